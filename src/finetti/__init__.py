@@ -1,0 +1,105 @@
+"""finetti: Bayesian hierarchical modelling, one call from a table with groups to honest estimates.
+
+The public names are loaded when they are first used (PEP 562), so that ``import finetti``
+takes milliseconds and a script that only writes a model down never pays for the machinery
+that would fit it.
+
+Examples
+--------
+>>> import finetti as fi
+>>> fi.datasets.load("eight_schools").shape
+(8, 3)
+"""
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DataError",
+    "FinettiError",
+    "Fit",
+    "FormulaError",
+    "InferenceError",
+    "Model",
+    "ModelError",
+    "NotBuiltError",
+    "PredictionError",
+    "PriorError",
+    "__version__",
+    "beta",
+    "datasets",
+    "exponential",
+    "fit",
+    "fixed",
+    "flat",
+    "gamma",
+    "half_cauchy",
+    "half_normal",
+    "half_t",
+    "inverse_gamma",
+    "lkj",
+    "normal",
+    "student_t",
+    "uniform",
+]
+
+if TYPE_CHECKING:  # what a type checker and an editor see; the same names as _HOME below
+    from finetti import datasets
+    from finetti.errors import (
+        DataError,
+        FinettiError,
+        FormulaError,
+        InferenceError,
+        ModelError,
+        NotBuiltError,
+        PredictionError,
+        PriorError,
+    )
+    from finetti.model.model import Model
+    from finetti.model.priors import (
+        beta,
+        exponential,
+        fixed,
+        flat,
+        gamma,
+        half_cauchy,
+        half_normal,
+        half_t,
+        inverse_gamma,
+        lkj,
+        normal,
+        student_t,
+        uniform,
+    )
+    from finetti.posterior.api import fit
+    from finetti.posterior.fit import Fit
+else:  # hidden from type checkers, to whom a module `__getattr__` would make every misspelt name valid
+    _HOME = {
+        "finetti.errors": (
+            "DataError FinettiError FormulaError InferenceError ModelError NotBuiltError PredictionError PriorError"
+        ),
+        "finetti.model.model": "Model",
+        "finetti.model.priors": (
+            "beta exponential fixed flat gamma half_cauchy half_normal half_t inverse_gamma lkj normal "
+            "student_t uniform"
+        ),
+        "finetti.posterior.api": "fit",
+        "finetti.posterior.fit": "Fit",
+    }
+    _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+
+    def __getattr__(name: str):
+        from importlib import import_module
+
+        if name == "datasets":
+            return import_module("finetti.datasets")  # the import itself binds the name here
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'finetti' has no attribute {name!r}")
+        value = getattr(import_module(_MODULE_OF[name]), name)
+        globals()[name] = value  # the second use is an ordinary attribute
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *globals()})

@@ -1,0 +1,231 @@
+"""Empirical Bayes: the maximum of the marginal likelihood over relative Cholesky factors.
+
+Hyperpriors play no part. The parameters are lme4's: the lower triangle of each block's factor
+relative to sigma, with a nonnegative diagonal, so that a variance of exactly zero and a
+correlation of exactly one are points of the space and not limits at infinity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from finetti.errors import InferenceError
+from finetti.inference.gaussian import GaussianInner
+from finetti.inference.hyperparameters import Hyperparameters
+from finetti.inference.target import GaussianTarget
+from finetti.linalg.system import Points
+
+__all__ = ["PointEstimate", "maximise"]
+
+Floats = npt.NDArray[np.float64]
+
+# a relative standard deviation below this is tried at exactly zero
+NEAR_ZERO = 1e-3
+
+
+@dataclass(frozen=True)
+class PointEstimate:
+    """The maximiser.
+
+    hyper : hyperparameters with everything held at the maximum (no free coordinates)
+    factors : (q, q) covariance factors of every grouping factor; sigma; given coefficients
+    log_marginal : log p(y | theta) at the maximum; -2 times it is lme4's criterion under flat coefficients
+    boundary : labels at the edge of their space
+    """
+
+    hyper: Hyperparameters
+    factors: list[Floats]
+    sigma: float
+    given: Floats
+    log_marginal: float
+    converged: bool
+    boundary: tuple[str, ...]
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class _Space:
+    """Packing of the free entries: block factors, then log sigma, then given coefficients."""
+
+    inner: GaussianInner
+    entries: tuple[tuple[int, int, int], ...]  # factor, row, column of L
+    diagonal: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, inner: GaussianInner) -> _Space:
+        entries = []
+        for f, spec in enumerate(inner.hyper.factors):
+            if not spec.modelled:
+                continue
+            partner = {m: b.members for b in spec.blocks for m in b.members}
+            for k in range(spec.q):
+                for j in partner.get(k, (k,)):
+                    if j <= k:
+                        entries.append((f, k, j))
+        return cls(inner, tuple(entries), tuple(r == c for _, r, c in entries))
+
+    @property
+    def has_sigma(self) -> bool:
+        return self.inner.hyper.sigma_at >= -1
+
+    @property
+    def size(self) -> int:
+        return len(self.entries) + int(self.has_sigma) + len(self.inner.hyper.given)
+
+    def points(self, x: Floats, units: list[Floats]) -> tuple[Points, Floats]:
+        """Solver points of parameter vectors (S, m), and sigma (S,)."""
+        inner, S = self.inner, x.shape[0]
+        m = len(self.entries)
+        sigma = np.exp(x[:, m]) if self.has_sigma else np.ones(S)
+        varying = inner.system.se2.size > 0
+        scale = np.ones(S) if varying else sigma
+        parts = []
+        for f, (spec, T) in enumerate(zip(inner.hyper.factors, inner.transforms, strict=True)):
+            L = np.zeros((S, spec.q, spec.q))
+            if spec.pooling == "none":
+                L[:] = np.eye(spec.q)
+            elif spec.modelled:
+                for at, (g, r, c) in enumerate(self.entries):
+                    if g == f:
+                        L[:, r, c] = x[:, at] * units[f][r]
+                L = T @ L
+            parts.append(L.reshape(S, -1))
+        lam = np.ascontiguousarray(np.concatenate(parts, axis=1)) if parts else np.zeros((S, 0))
+        given = x[:, m + int(self.has_sigma) :]
+        points = Points(lam, scale**2, sigma**2 if varying else np.zeros(S), np.ascontiguousarray(given))
+        return points, sigma
+
+
+def maximise(inner: GaussianInner) -> PointEstimate:
+    """Maximise log p(y | theta); exact zeros and ones are tried wherever the optimum comes near them.
+
+    Raises
+    ------
+    InferenceError
+        If the marginal likelihood is not finite.
+    """
+    from scipy.optimize import minimize
+
+    space = _Space.of(inner)
+    target = GaussianTarget(inner)
+    spread = target.spread()
+    relative = space.has_sigma and not inner.system.se2.size
+    units = [
+        np.array([(1.0 if relative else spread) / _unit(inner, f.name, c) for c in f.coefficients])
+        for f in inner.hyper.factors
+    ]
+    count = 0
+
+    def value(x: Floats) -> Floats:
+        nonlocal count
+        count += x.shape[0]
+        with np.errstate(all="ignore"):
+            points, _ = space.points(x, units)
+            out = inner.node_values(points, inner.system.evaluate(points)).log_marginal
+        return np.where(np.isfinite(out), out, -1e300)
+
+    def climb(x0: Floats, held: npt.NDArray[np.bool_]) -> tuple[Floats, float, bool]:
+        free = np.flatnonzero(~held)
+        if not free.size:
+            return x0, float(value(x0[None])[0]), True
+        at = {i: j for j, i in enumerate(free)}
+        lower = [
+            0.0 if i < len(space.entries) and space.diagonal[i] else -np.inf for i in free
+        ]
+
+        def negative(z: Floats) -> tuple[float, Floats]:
+            x = x0.copy()
+            x[free] = z
+            # central differences, all in one parallel call; the density is even in each diagonal
+            # entry's column sign, so that stepping below zero is harmless
+            h = 1e-5 * np.maximum(np.abs(z), 1.0)
+            block = np.repeat(x[None], 2 * free.size + 1, axis=0)
+            for i, j in at.items():
+                block[1 + 2 * j, i] += h[j]
+                block[2 + 2 * j, i] -= h[j]
+            v = value(block)
+            return -float(v[0]), -(v[1::2] - v[2::2]) / (2.0 * h)
+
+        best = minimize(
+            negative, x0[free], jac=True, method="L-BFGS-B", bounds=[(low, None) for low in lower],
+            options={"ftol": 1e-13, "gtol": 1e-6 * max(1.0, abs(float(value(x0[None])[0])) * 1e-4), "maxiter": 500},
+        )  # fmt: skip
+        x = x0.copy()
+        x[free] = best.x
+        return x, -float(best.fun), bool(best.success)
+
+    def start(share: float) -> Floats:
+        x = np.zeros(space.size)
+        x[: len(space.entries)] = np.array(space.diagonal) * share
+        if space.has_sigma:
+            x[len(space.entries)] = np.log(0.8 * spread)
+        if inner.hyper.given:
+            theta = target.start(0.5, 0.8)
+            x[-len(inner.hyper.given) :] = inner.hyper.given_values(theta[None])[0]
+        return x
+
+    held = np.zeros(space.size, dtype=bool)
+    if inner.hyper.sigma_at == -1:
+        held[len(space.entries)] = True
+    best_x, best_f, ok = np.zeros(0), -np.inf, False
+    for share in (1.0,) if target.cost > 0.005 else (1.0, 0.2):
+        x0 = start(share)
+        if inner.hyper.sigma_at == -1:
+            x0[len(space.entries)] = np.log(inner.hyper.sigma_value)
+        x, f, good = climb(x0, held)
+        if f > best_f:
+            best_x, best_f, ok = x, f, good
+    if not best_f > -1e299:
+        raise InferenceError("the marginal likelihood is not finite; check the scale of the response")
+    best_x, best_f = _snap(space, climb, value, best_x, best_f, held)
+    points, sigma = space.points(best_x[None], units)
+    factors = _factors(space, points)
+    modelled = {i: L for i, L in enumerate(factors) if inner.hyper.factors[i].modelled}
+    given = points.fixed[0]
+    hyper = inner.hyper.hold(modelled, float(sigma[0]), given)
+    return PointEstimate(hyper, factors, float(sigma[0]), given, best_f, ok, _edges(hyper), count)
+
+
+def _unit(inner: GaussianInner, factor: str, coefficient: str) -> float:
+    return 1.0 if coefficient == "Intercept" else max(inner.bound.scales.z_sd[(factor, coefficient)], 1e-300)
+
+
+def _snap(space, climb, value, x, f, held):  # type: ignore[no-untyped-def]
+    """Try small diagonal entries at exactly zero, keep what is not worse."""
+    for i, diagonal in enumerate(space.diagonal):
+        if not diagonal or held[i] or abs(x[i]) > NEAR_ZERO:
+            continue
+        trial = x.copy()
+        trial[i] = 0.0
+        mine = held.copy()
+        mine[i] = True
+        g = float(value(trial[None])[0])
+        if g < f - 1e-7:
+            trial, g, _ = climb(trial, mine)
+        if g >= f - 1e-7:
+            x, f, held = trial, g, mine
+    return x, f
+
+
+def _factors(space: _Space, points: Points) -> list[Floats]:
+    """Absolute covariance factors (q, q) in the user's coordinates."""
+    out, at, scale = [], 0, np.sqrt(points.sigma2[0])
+    for spec, T in zip(space.inner.hyper.factors, space.inner.transforms, strict=True):
+        q = spec.q
+        L = points.lam[0, at : at + q * q].reshape(q, q)
+        at += q * q
+        out.append(np.linalg.solve(T, L) * scale)
+    return out
+
+
+def _edges(hyper: Hyperparameters) -> tuple[str, ...]:
+    """Labels of standard deviations at exactly zero and correlations at exactly one."""
+    values = hyper.natural(np.zeros((1, hyper.d)))
+    return tuple(
+        label
+        for label, v in values.items()
+        if (label.startswith("sd_") and v[0] == 0.0) or (label.startswith("cor_") and abs(v[0]) == 1.0)
+    )

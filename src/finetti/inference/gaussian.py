@@ -1,0 +1,223 @@
+"""The exact Gaussian inner step: log p(y | theta), its gradient, and b | theta, y.
+
+    log p(y | theta) = -1/2 [ (n - r) log 2 pi + log|R| + log|H| - log|P| + y'R^-1 y - c'H^-1 c ]
+
+with r flat directions dropped from log|P| (with flat `beta`, -2 log p is lme4's REML
+criterion). The coefficients are solved for by block elimination in whitened, relative
+coordinates (`finetti.linalg`); this file keeps the books: units, determinants, bases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from finetti.errors import ModelError
+from finetti.inference.basis import (
+    PopulationBasis,
+    free_columns,
+    group_basis,
+    population_basis,
+    prior_key,
+    unidentified_columns,
+)
+from finetti.inference.hyperparameters import Hyperparameters, is_gaussian
+from finetti.linalg.layout import Grouping
+from finetti.linalg.system import BlockSystem, Evaluated, Points
+
+if TYPE_CHECKING:
+    from finetti.data.bound import Bound
+
+__all__ = ["GaussianInner", "NodeValues"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NodeValues:
+    """What the inner step returns at S nodes: log p(y | theta) and the moments of beta for free."""
+
+    log_marginal: Floats  # (S,)
+    beta_mean: Floats  # (S, p_all)
+    beta_cov: Floats  # (S, p_all, p_all)
+
+
+@dataclass(frozen=True)
+class GaussianInner:
+    """A bound Gaussian model ready for evaluation at any theta. Build with `GaussianInner.build`."""
+
+    bound: Bound
+    hyper: Hyperparameters
+    system: BlockSystem
+    basis: PopulationBasis
+    groupings: tuple[Grouping, ...]  # as the solver got them, rows in the data's order
+    transforms: tuple[Floats, ...]  # T of each factor
+    free: tuple[Floats | None, ...]  # (J, q) identified coefficients of unpooled terms
+    constant: float  # everything in log p that theta does not move
+    n_free: int  # unpenalised group coefficients
+    n_coefficients: int  # all group coefficients and integrated columns
+
+    @classmethod
+    def build(cls, bound: Bound) -> GaussianInner:
+        design, priors = bound.design, bound.priors
+        pooled = {f.name: bound.pooling[f.name] for f in design.factors}
+        unpooled = [f for f in design.factors if pooled[f.name] == "none"]
+        free = {f.name: free_columns(f.index, len(f.levels), f.Z) for f in unpooled}
+        absent = unidentified_columns(
+            design.X, [(f.name, f.index, len(f.levels), f.Z, free[f.name]) for f in unpooled], design.columns
+        )
+        target = design.y - design.offset
+        basis = population_basis(design.X, target, design.columns, design.intercept, priors, absent)
+        given = tuple(
+            key
+            for k, c in enumerate(design.columns)
+            if k not in absent and not is_gaussian(priors[key := prior_key(c, priors)])
+        )
+        hyper = Hyperparameters.build(
+            [(f.name, f.coefficients, f.blocks, len(f.levels), pooled[f.name]) for f in design.factors], priors, given
+        )
+        groupings, transforms, penalties, masks = [], [], [], []
+        constant, n_free = 0.0, 0
+        for f in design.factors:
+            none = pooled[f.name] == "none"
+            Z, T = group_basis(f.Z, f.coefficients, centre=not none)
+            penalty = np.ones((len(f.levels), f.Z.shape[1]))
+            mask = None
+            if none:
+                mask = free[f.name]
+                Z = Z * mask[f.index]
+                penalty = np.where(mask, 0.0, 1.0)
+                n_free += int(mask.sum())
+                # |H| is taken in raw coordinates, u' = T u with T diagonal here
+                constant -= float(mask.sum(axis=0) @ np.log(np.diag(T)))
+            groupings.append(Grouping(f.index, len(f.levels), np.ascontiguousarray(Z)))
+            transforms.append(T)
+            penalties.append(penalty)
+            masks.append(mask)
+        known = design.se is not None
+        weights = design.weights
+        if known and not design.se_sigma:
+            assert design.se is not None
+            weights = design.se**-2.0
+        system = BlockSystem.build(
+            groupings, basis.X, basis.y,
+            weights=weights,
+            se2=design.se**2 if known and design.se_sigma else None,
+            penalty=penalties, prior=basis.prior, n_fixed=len(basis.given),
+        )  # fmt: skip
+        n = design.y.size
+        constant += -0.5 * (n - n_free - basis.n_flat) * np.log(2.0 * np.pi) + 0.5 * basis.log_prior
+        if weights is not None:
+            constant += 0.5 * float(np.sum(np.log(weights)))
+        n_coef = sum(g.n_levels * g.Z.shape[1] for g in groupings) + len(basis.integrated)
+        return cls(bound, hyper, system, basis, tuple(groupings), tuple(transforms), tuple(masks), constant, n_free, n_coef)
+
+    # --- the solver's view of theta -----------------------------------------------------------
+
+    def points(self, theta: Floats) -> Points:
+        """Translate theta (S, d) for the solver."""
+        S = theta.shape[0]
+        sigma = self.hyper.sigma(theta)
+        varying = self.system.se2.size > 0
+        scale = np.ones(S) if varying else sigma
+        return Points(
+            self.relative_factors(theta, scale),
+            scale**2,
+            sigma**2 if varying else np.zeros(S),
+            self.hyper.given_values(theta),
+        )
+
+    def relative_factors(self, theta: Floats, scale: Floats) -> Floats:
+        """Packed T D C / sigma of every factor, (S, L); the identity for an unpooled term."""
+        S = theta.shape[0]
+        parts = []
+        for f, (spec, T) in enumerate(zip(self.hyper.factors, self.transforms, strict=True)):
+            if spec.pooling == "none":
+                L = np.broadcast_to(np.eye(spec.q), (S, spec.q, spec.q))
+            elif spec.pooling == "complete":
+                L = np.zeros((S, spec.q, spec.q))
+            else:
+                L = (T @ self.hyper.covariance_factor(f, theta)) / scale[:, None, None]
+            parts.append(L.reshape(S, -1))
+        return np.ascontiguousarray(np.concatenate(parts, axis=1)) if parts else np.zeros((S, 0))
+
+    def _log_marginal(self, points: Points, ev: Evaluated) -> Floats:
+        n, log_s2 = self.system.y.size, np.log(points.sigma2)
+        rows = n * log_s2 + ev.logdet_rows
+        groups = ev.logdet_groups - self.n_free * log_s2
+        population = ev.logdet_x - self.system.p * log_s2
+        return self.constant - 0.5 * (rows + groups + population + ev.quadratic / points.sigma2)
+
+    # --- what the outer step calls -----------------------------------------------------------
+
+    def log_marginal(self, theta: Floats) -> Floats:
+        """log p(y | theta) at S nodes, (S, d) -> (S,); NaN where the system is not positive definite."""
+        return self.values(theta).log_marginal
+
+    def values(self, theta: Floats) -> NodeValues:
+        """log p(y | theta) with the conditional moments of the population coefficients."""
+        points = self.points(theta)
+        return self.node_values(points, self.system.evaluate(points))
+
+    def node_values(self, points: Points, ev: Evaluated) -> NodeValues:
+        """Assemble `NodeValues` from a raw evaluation."""
+        mean = self.basis.beta_mean(ev.x_mean, points.fixed)
+        p = self.system.p
+        half = np.zeros((len(points), mean.shape[1], p))
+        if p:
+            good = np.isfinite(ev.quadratic)
+            # T U^-1, so that Cov(beta) = sigma2 (T U^-1)(T U^-1)'
+            inverse = np.linalg.solve(np.swapaxes(ev.x_chol[good], 1, 2), np.broadcast_to(self.basis.T.T, (int(good.sum()), *self.basis.T.T.shape)))
+            half[good] = np.swapaxes(inverse, 1, 2) * np.sqrt(points.sigma2[good])[:, None, None]
+        cov = half @ np.swapaxes(half, 1, 2)
+        return NodeValues(self._log_marginal(points, ev), mean, cov)
+
+    def gradient(self, theta: Floats) -> tuple[Floats, Floats]:
+        """log p(y | theta) (S,) and its gradient (S, d), analytic in every coordinate."""
+        points = self.points(theta)
+        ev = self.system.evaluate(points, gradient=True)
+        value = self._log_marginal(points, ev)
+        s2 = points.sigma2
+        sums, traces, squares, at = [], np.zeros_like(s2), np.zeros_like(s2), 0
+        for spec in self.hyper.factors:
+            q = spec.q
+            S1 = ev.cov_sum[:, at : at + q * q].reshape(-1, q, q)
+            S2 = ev.square_sum[:, at : at + q * q].reshape(-1, q, q) / s2[:, None, None]
+            at += q * q
+            sums.append(spec.n_levels * np.eye(q) - S1 - S2)
+            traces += np.trace(S1, axis1=1, axis2=2)
+            squares += np.trace(S2, axis1=1, axis2=2)
+        out = self.hyper.chain_covariance(theta, sums)
+        if self.hyper.sigma_at >= 0:
+            if self.system.se2.size:
+                d_log_sigma = -ev.row_terms[:, 0] * points.row_s2  # d sigma^2 = 2 sigma^2 d log sigma
+            else:
+                d_log_sigma = self._sigma_gradient(points, ev, traces, squares)
+            out[:, self.hyper.sigma_at] += d_log_sigma * self.hyper.sigma_slope(theta)
+        for k, position, slope in self.hyper.given_slopes(theta):
+            out[:, position] += ev.row_terms[:, 1 + k] / s2 * slope
+        return value, out
+
+    def _sigma_gradient(self, points: Points, ev: Evaluated, traces: Floats, squares: Floats) -> Floats:
+        """d log p / d log sigma, from traces and quadratic forms that are known already."""
+        p, s2 = self.system.p, points.sigma2
+        trace_p, square_p = np.zeros_like(s2), np.zeros_like(s2)
+        if p:
+            P, Pm, mPm = self.basis.prior[:p, :p], self.basis.prior[:p, p], self.basis.prior[p, p]
+            Vp = np.linalg.solve(ev.x_chol, np.linalg.solve(np.swapaxes(ev.x_chol, 1, 2), np.broadcast_to(P, ev.x_chol.shape)))
+            trace_p = np.trace(Vp, axis1=1, axis2=2) * s2
+            g = ev.x_mean
+            square_p = np.einsum("si,ij,sj->s", g, P, g) - 2.0 * g @ Pm + mPm
+        n = self.system.y.size
+        return -(n - self.n_coefficients + traces + trace_p - ev.quadratic / s2 + squares + square_p)
+
+    def check(self, theta: Floats) -> None:
+        """Raise if the normal equations are singular at an ordinary theta."""
+        if not np.all(np.isfinite(self.log_marginal(theta))):
+            raise ModelError(
+                "the coefficients cannot all be identified from these data: some combination of the population "
+                "columns and unpooled terms has no information. Pool the terms or drop columns"
+            )

@@ -1,0 +1,136 @@
+"""`infer`: chooses how, and returns one object whatever the model.
+
+For now every Gaussian model takes the exact inner step with the outer step of `hyper`; pooling
+"empirical" takes the maximum of the marginal likelihood instead of integrating over it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetti.errors import InferenceError, NotBuiltError, available
+from finetti.inference.conditional import GaussianConditional
+from finetti.inference.empirical import PointEstimate, maximise
+from finetti.inference.gaussian import GaussianInner
+from finetti.inference.hyper import HyperPosterior, Progress, Settings, explore, single_node
+from finetti.inference.hyperparameters import Hyperparameters
+from finetti.inference.tails import check_exact_fit, tail_indices
+from finetti.inference.target import GaussianTarget
+
+if TYPE_CHECKING:
+    from finetti.data.bound import Bound
+
+__all__ = ["METHODS", "Inference", "infer"]
+
+METHODS = ("auto", "exact")
+DESIGNED = ("nuts", "laplace", "gibbs")
+
+
+@dataclass(frozen=True)
+class Inference:
+    """The posterior as nodes, and the conditional distributions at them.
+
+    hyper : weighted nodes of theta; payload (beta mean (S, p), beta covariance (S, p, p))
+    coordinates : what theta means
+    conditional : b | theta, y
+    method, reason : what was done and why
+    tails : tail index of each scale parameter (moments of order below it exist)
+    estimate : the maximum, where hyperparameters were estimated and not integrated
+    seconds : wall time of the inference
+    """
+
+    bound: Bound
+    hyper: HyperPosterior
+    coordinates: Hyperparameters
+    conditional: GaussianConditional
+    method: str
+    reason: str
+    tails: dict[str, float]
+    estimate: PointEstimate | None
+    dear: bool  # whether a node costs so much that few are used
+    seconds: float
+
+
+def infer(
+    bound: Bound,
+    method: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+    settings: Settings | None = None,
+) -> Inference:
+    """Compute the posterior of a bound model.
+
+    Parameters
+    ----------
+    bound : Bound
+    method : "auto" or "exact"
+    seed : int
+        Scramblings of the Sobol points; the same seed gives the same numbers.
+    progress : callable (stage, done, total), optional
+    settings : Settings, optional
+        Error targets of the outer step.
+
+    Raises
+    ------
+    NotBuiltError
+        For a method of the design that is not built yet.
+    InferenceError, PriorError, ModelError
+        If the posterior is improper, the fit exact, or coefficients are not identified.
+    """
+    if method in DESIGNED:
+        raise NotBuiltError(f"method={method!r} is part of the design, but it is not built yet; use 'auto' or 'exact'")
+    if method not in METHODS:
+        raise InferenceError(f"method={method!r} is not known; {available(str(method), METHODS)}")
+    began = time.perf_counter()
+    inner = GaussianInner.build(bound)
+    target = GaussianTarget(inner)
+    inner.check(target.start(0.5, 0.8)[None])
+    check_exact_fit(target)
+    kinds = [f.pooling for f in inner.hyper.factors if f.modelled]
+    estimate = None
+    if "empirical" in kinds or (not kinds and bound.model.pooling == "empirical"):
+        if progress:
+            progress("maximising the marginal likelihood", 0, None)
+        estimate = maximise(inner)
+        everything = "partial" not in kinds
+        held = {
+            i: L
+            for i, L in enumerate(estimate.factors)
+            if inner.hyper.factors[i].pooling == "empirical"
+        }
+        hyper = inner.hyper.hold(
+            held, estimate.sigma if everything else None, estimate.given if everything else None
+        )
+        inner = replace(inner, hyper=hyper)
+        target = GaussianTarget(inner)
+    if inner.hyper.d == 0:
+        theta = np.zeros((1, 0))
+        log_density, payload = target.log_density(theta)
+        posterior = single_node((), theta, payload, float(log_density[0]))
+        tails: dict[str, float] = {}
+        reason = (
+            "empirical Bayes: hyperparameters at the maximum of the marginal likelihood, coefficients given them exact"
+            if estimate
+            else "no free hyperparameters: the posterior of the coefficients is Gaussian and exact"
+        )
+    else:
+        posterior = explore(target, seed, settings, progress)
+        assert posterior.modes is not None
+        tails = tail_indices(target, posterior.modes.theta[0])
+        reason = (
+            "all coefficients are Gaussian given the hyperparameters and are integrated out exactly; "
+            f"the {inner.hyper.d} hyperparameter{'s' * (inner.hyper.d > 1)} are explored by importance sampling"
+        )
+        if estimate:
+            reason += "; terms with empirical pooling are held at the maximum of the marginal likelihood"
+    if progress:
+        progress("done", 1, 1)
+    return Inference(
+        bound, posterior, inner.hyper, GaussianConditional(inner),
+        "empirical" if estimate and inner.hyper.d == 0 else "exact", reason, tails, estimate,
+        target.cost > (settings or Settings()).dear, time.perf_counter() - began,
+    )  # fmt: skip

@@ -1,0 +1,134 @@
+"""Proposal of the outer step: a mixture of warped multivariate t distributions, driven by Sobol points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import chdtri, gammaln, logsumexp, ndtri
+
+from finetti.inference.warp import Warp, fit_warp, identity_warp
+
+__all__ = ["Mixture", "SobolStream", "laplace_mixture", "refit"]
+
+Floats = npt.NDArray[np.float64]
+
+# share and stretch of the safety component: Pareto k cannot see a mode that no node visits
+WIDE_SHARE = 0.1
+WIDE_STRETCH = 3.0
+
+
+class SobolStream:
+    """An endless scrambled Sobol sequence in (0, 1)^dim; one independent scrambling per seed."""
+
+    def __init__(self, dim: int, seed: np.random.SeedSequence) -> None:
+        from scipy.stats import qmc  # scipy.stats takes half a second to import
+
+        self._engine = qmc.Sobol(dim, scramble=True, rng=np.random.default_rng(seed))
+
+    def next(self, n: int) -> Floats:
+        """The next n points, strictly inside the unit cube. n continues a power of two."""
+        u = self._engine.random(n)
+        return np.clip(u, 2.0**-33, 1.0 - 2.0**-33)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """K multivariate t components of phi: means (K, d), lower Cholesky scales (K, d, d), weights (K,).
+
+    theta = warp(phi); every method speaks of theta.
+    """
+
+    means: Floats
+    scales: Floats
+    weights: Floats
+    df: float
+    warp: Warp
+
+    @property
+    def d(self) -> int:
+        return int(self.means.shape[1])
+
+    def sample(self, u: Floats) -> Floats:
+        """Map points of (0, 1)^(d + 2) to the mixture: d normals, one chi-square, one component."""
+        d = self.d
+        which = np.minimum(np.searchsorted(np.cumsum(self.weights), u[:, d + 1]), self.weights.size - 1)
+        z = ndtri(u[:, :d]) * np.sqrt(self.df / chdtri(self.df, u[:, d]))[:, None]
+        return self.warp.forward(self.means[which] + np.einsum("sij,sj->si", self.scales[which], z))
+
+    def component_log_density(self, theta: Floats) -> Floats:
+        """Log density of each component with its weight, (S, K)."""
+        d, df = self.d, self.df
+        phi = self.warp.inverse(theta)
+        slope = self.warp.log_slope(phi)
+        out = np.empty((theta.shape[0], self.weights.size))
+        const = gammaln(0.5 * (df + d)) - gammaln(0.5 * df) - 0.5 * d * np.log(df * np.pi)
+        for k, (mean, L, weight) in enumerate(zip(self.means, self.scales, self.weights, strict=True)):
+            z = np.linalg.solve(L, (phi - mean).T)
+            half = np.sum(np.log(np.diag(L)))
+            out[:, k] = np.log(weight) + const - half - 0.5 * (df + d) * np.log1p(np.sum(z * z, axis=0) / df) - slope
+        return out
+
+    def log_density(self, theta: Floats) -> Floats:
+        return logsumexp(self.component_log_density(theta), axis=1)
+
+    def with_df(self, df: float) -> Mixture:
+        return replace(self, df=df)
+
+
+def _with_safety(means: Floats, scales: Floats, weights: Floats, df: float, warp: Warp) -> Mixture:
+    weights = weights / weights.sum()
+    return Mixture(
+        np.concatenate([means, means]),
+        np.concatenate([scales, WIDE_STRETCH * scales]),
+        np.concatenate([(1.0 - WIDE_SHARE) * weights, WIDE_SHARE * weights]),
+        df,
+        warp,
+    )
+
+
+def laplace_mixture(modes: Floats, covariances: Floats, heights: Floats, df: float) -> Mixture:
+    """One t per mode with the inverse Hessian as scale, weighted by the Laplace evidence of each."""
+    scales = np.linalg.cholesky(covariances)
+    log_mass = heights + np.sum(np.log(np.diagonal(scales, axis1=1, axis2=2)), axis=1)
+    weights = np.exp(log_mass - logsumexp(log_mass))
+    return _with_safety(modes, scales, np.maximum(weights, 0.05), df, identity_warp(modes.shape[1]))
+
+
+def refit(old: Mixture, theta: Floats, weights: Floats) -> Mixture:
+    """Moment-match the main components to weighted nodes, each to its own share of them.
+
+    A single component also gets a new warp. With several, theta is not warped.
+    """
+    K = old.weights.size // 2
+    if K == 1:  # with several modes the marginal quantiles say nothing about the shape of one
+        warp = fit_warp(theta, weights)
+        phi = warp.inverse(theta)
+        mean = weights @ phi
+        centred = phi - mean
+        cov = (centred * weights[:, None]).T @ centred * (old.df - 2.0) / old.df
+        try:
+            return _with_safety(mean[None], np.linalg.cholesky(cov)[None], np.ones(1), old.df, warp)
+        except np.linalg.LinAlgError:
+            return old
+    log_density = old.component_log_density(theta)
+    mine = np.exp(log_density[:, :K] - logsumexp(log_density[:, :K], axis=1, keepdims=True))
+    means, scales, mass = old.means[:K].copy(), old.scales[:K].copy(), np.zeros(K)
+    shrink = (old.df - 2.0) / old.df  # a t with this scale matrix has the nodes' covariance
+    for k in range(K):
+        r = weights * mine[:, k]
+        mass[k] = max(float(r.sum()), 0.02)
+        # nodes that carry the component; with fewer the moments would be worse than what we have
+        if r.sum() <= 0 or r.sum() ** 2 / np.sum(r**2) < 4 * old.d + 8:
+            continue
+        r = r / r.sum()
+        mean = r @ theta
+        centred = theta - mean
+        cov = (centred * r[:, None]).T @ centred * shrink
+        try:
+            scales[k] = np.linalg.cholesky(cov)
+            means[k] = mean
+        except np.linalg.LinAlgError:
+            continue
+    return _with_safety(means, scales, mass, old.df, old.warp)

@@ -1,0 +1,105 @@
+"""The marginal posterior of theta of a Gaussian model, as the outer step wants it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from finetti.inference.gaussian import GaussianInner
+
+__all__ = ["GaussianTarget"]
+
+Floats = npt.NDArray[np.float64]
+
+# counted operations per second of scattered updates, in-kernel factorisation and LAPACK:
+# nominal figures of one present-day core; they only decide which regime a model belongs to
+SCATTER, SMALL, LAPACK = 1e9, 1.5e9, 1.5e10
+
+
+@dataclass(frozen=True)
+class GaussianTarget:
+    """log p(theta) + log p(y | theta) in unconstrained coordinates; payload: moments of beta."""
+
+    inner: GaussianInner
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.inner.hyper.names
+
+    @property
+    def cost(self) -> float:
+        """Nominal seconds per node from operation counts."""
+        system = self.inner.system
+        pat, p = system.layout.pattern, system.X.shape[1]
+        total = 0.0
+        for d, q in enumerate(pat.q):
+            lists = np.diff(pat.dense_ptr[pat.first[d] : pat.first[d + 1] + 1])
+            later = float(pat.q[d + 1 :].sum()) + lists + p + 1
+            total += float(np.sum(q * (q * (q + later) + 0.5 * later**2) + 20.0)) / SCATTER
+        k = system.k
+        total += (k**3 / 3.0) / (SMALL if system.small else LAPACK) + k**2 / SCATTER
+        if system.se2.size:
+            total += system.y.size * 0.5 * (system.Zl.shape[1] + system.Zd.shape[1] + p + 1) ** 2 / SCATTER
+        return total
+
+    def log_density(self, theta: Floats) -> tuple[Floats, tuple[Floats, ...]]:
+        with np.errstate(all="ignore"):  # nodes far out may overflow: they come back as NaN or -inf
+            values = self.inner.values(theta)
+            return values.log_marginal + self.inner.hyper.log_prior(theta), (values.beta_mean, values.beta_cov)
+
+    def gradient(self, theta: Floats) -> tuple[Floats, Floats]:
+        with np.errstate(all="ignore"):
+            value, slope = self.inner.gradient(theta)
+            hyper = self.inner.hyper
+            return value + hyper.log_prior(theta), slope + hyper.log_prior_gradient(theta)
+
+    def spread(self) -> float:
+        """sd of the response around the population's least-squares fit (or the typical known error)."""
+        design, y = self.inner.bound.design, self.inner.basis.y
+        spread = float(np.sqrt(np.sum(y**2) / max(y.size - len(self.inner.basis.integrated), 1)))
+        floor = float(np.mean(design.se)) if design.se is not None else 1e-3 * self.inner.bound.scales.y_sd
+        return max(spread, 0.5 * floor)
+
+    def starts(self) -> Floats:
+        """Moderate, small and large group variation; one start only where evaluations are dear."""
+        shares = [(0.5, 0.8)] if self.cost > 0.005 else [(0.5, 0.8), (0.05, 1.0), (1.0, 0.3)]
+        return np.array([self.start(group, residual) for group, residual in shares])
+
+    def start(self, group: float, residual: float) -> Floats:
+        """theta with every group sd at a share of the spread, sigma at another, correlations zero."""
+        hyper, scales = self.inner.hyper, self.inner.bound.scales
+        spread = self.spread()
+        theta = np.zeros(hyper.d)
+        for f in hyper.factors:
+            for c, at in zip(f.coefficients, f.sd_at, strict=True):
+                if at >= 0:
+                    unit = 1.0 if c == "Intercept" else max(scales.z_sd[(f.name, c)], 1e-300)
+                    theta[at] = hyper.coordinates[at].theta(group * spread / unit)  # type: ignore[union-attr]
+        if hyper.sigma_at >= 0:
+            theta[hyper.sigma_at] = hyper.coordinates[hyper.sigma_at].theta(residual * spread)  # type: ignore[union-attr]
+        if hyper.given:
+            p, F = self.inner.system.p, len(hyper.given)
+            X = self.inner.basis.X
+            fitted, *_ = np.linalg.lstsq(X[:, p : p + F] - X[:, :p] @ (X[:, :p].T @ X[:, p : p + F]), self.inner.basis.y)
+            for (_, at, _), value in zip(hyper.given, fitted, strict=True):
+                if at >= 0:
+                    theta[at] = hyper.coordinates[at].theta(float(value))  # type: ignore[union-attr]
+        return theta
+
+    def curvature(self) -> Floats:
+        """Information in theta if everything were observed: rough, only for first steps."""
+        hyper, n = self.inner.hyper, self.inner.system.y.size
+        out = np.ones(hyper.d)
+        for f in hyper.factors:
+            out[[at for at in f.sd_at if at >= 0]] = max(0.5 * f.n_levels, 1.0)
+            for block, at in zip(f.blocks, f.cor_at, strict=True):
+                out[at : at + block.size] = max(0.5 * f.n_levels, 1.0)
+        if hyper.sigma_at >= 0:
+            out[hyper.sigma_at] = max(1.5 * n, 1.0)
+        spread = self.spread()
+        for k, (_, at, _) in enumerate(hyper.given):
+            if at >= 0:
+                out[at] = max(float(np.sum(self.inner.basis.X[:, self.inner.system.p + k] ** 2)) / spread**2, 1e-6)
+        return out

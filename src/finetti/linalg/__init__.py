@@ -1,0 +1,1 @@
+"""Block elimination for many coefficients and few hyperparameters; knows nothing of models."""

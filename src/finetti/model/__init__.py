@@ -1,0 +1,1 @@
+"""What is assumed: formula, priors, families, structures and the frozen model."""

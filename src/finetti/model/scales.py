@@ -1,0 +1,34 @@
+"""The few numbers of the data that default priors scale with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["Scales"]
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Location and spread of the response and of every column, filled by `finetti.data`.
+
+    Parameters
+    ----------
+    y_mean, y_sd : float
+        Mean and standard deviation of y - offset on the link scale, in units of y; `y_sd` > 0.
+    x_mean, x_sd : mapping of str to float
+        Mean and standard deviation of every population column, in units of the column.
+    z_sd : mapping of (factor, coefficient) to float
+        Standard deviation of every group-level column, in units of the column.
+
+    Examples
+    --------
+    >>> Scales(y_mean=298.5, y_sd=56.3, x_mean={"Days": 4.5}, x_sd={"Days": 2.9}, z_sd={}).x_sd["Days"]
+    2.9
+    """
+
+    y_mean: float
+    y_sd: float
+    x_mean: Mapping[str, float]
+    x_sd: Mapping[str, float]
+    z_sd: Mapping[tuple[str, str], float]

@@ -1,0 +1,1 @@
+"""What was learned: the fit, its tables, draws and predictions."""

@@ -1,0 +1,79 @@
+"""Table of one grouping factor: raw estimate, shrinkage weight, partially pooled estimate."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from finetti.errors import FinettiError, available
+from finetti.inference.infer import Inference
+from finetti.posterior.mixtures import mixture_quantiles
+from finetti.posterior.summary import check_probs, quantile_names
+
+__all__ = ["group_table", "representative_nodes"]
+
+Floats = npt.NDArray[np.float64]
+
+# values (nodes x levels x coefficients) kept for exact mixture quantiles; beyond it the nodes
+# are thinned to a representative set
+MOST_VALUES = 2e7
+
+
+def representative_nodes(weights: Floats, most: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Node positions and weights: all that carry weight, or `most` of them by systematic resampling."""
+    alive = np.flatnonzero(weights > 1e-12)
+    if alive.size <= most:
+        return alive, weights[alive] / weights[alive].sum()
+    ticks = (np.arange(most) + 0.5) / most
+    picked = np.searchsorted(np.cumsum(weights) / weights.sum(), ticks)
+    unique, counts = np.unique(picked, return_counts=True)
+    return unique, counts / most
+
+
+def factor_index(inference: Inference, name: str) -> int:
+    """Position of a grouping factor, or an error that lists them."""
+    names = [f.name for f in inference.bound.design.factors]
+    if name not in names:
+        if not names:
+            raise FinettiError(f"the model has no grouping terms, so there is no {name!r}; add one such as (1 | group)")
+        raise FinettiError(f"{name!r} is not a grouping term of this model; {available(str(name), names)}")
+    return names.index(name)
+
+
+def group_table(inference: Inference, name: str, probs: npt.ArrayLike) -> pd.DataFrame:
+    """One row per level and coefficient; see `Fit.groups`."""
+    p = check_probs(probs)
+    f = factor_index(inference, name)
+    factor = inference.bound.design.factors[f]
+    J, q = len(factor.levels), len(factor.coefficients)
+    hyper = inference.hyper
+    nodes, w = representative_nodes(hyper.weights, max(64, int(MOST_VALUES // (J * q))))
+    shape = (nodes.size, J, q)
+    mean, variance = np.empty(shape), np.empty(shape)
+    sums = {key: np.zeros((J, q)) for key in ("raw", "raw_se", "weight")}
+    population = np.zeros(q)
+    for batch in inference.conditional.groups(name, hyper.theta[nodes]):
+        part, wb = batch.nodes, w[batch.nodes]
+        mean[part] = batch.mean
+        variance[part] = np.diagonal(batch.cov, axis1=2, axis2=3)
+        sums["raw"] += np.tensordot(wb, batch.raw, axes=1)
+        sums["raw_se"] += np.tensordot(wb, batch.raw_se, axes=1)
+        sums["weight"] += np.tensordot(wb, np.diagonal(batch.weight, axis1=2, axis2=3), axes=1)
+        population += wb @ batch.population
+    centre = np.tensordot(w, mean, axes=1)
+    sd = np.sqrt(np.tensordot(w, variance + (mean - centre) ** 2, axes=1))
+    quantiles = mixture_quantiles(w, mean, variance, p)
+    frame = {
+        "level": np.repeat(np.array(factor.levels, dtype=object), q),
+        "coefficient": np.tile(np.array(factor.coefficients, dtype=object), J),
+        "n": np.repeat(np.bincount(factor.index, minlength=J), q),
+        "raw": sums["raw"].ravel(),
+        "raw_se": sums["raw_se"].ravel(),
+        "weight": sums["weight"].ravel(),
+        "population": np.tile(population, J),
+        "mean": centre.ravel(),
+        "sd": sd.ravel(),
+    }
+    frame.update({c: quantiles[..., k].ravel() for k, c in enumerate(quantile_names(p))})
+    return pd.DataFrame(frame)

@@ -1,0 +1,86 @@
+"""Predictions as mixtures of normals over hyperparameter nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from finetti.errors import PredictionError, available
+from finetti.inference.infer import Inference
+from finetti.posterior.groups import MOST_VALUES, representative_nodes
+from finetti.posterior.mixtures import mixture_moments, mixture_quantiles
+from finetti.posterior.summary import check_probs, quantile_names
+
+__all__ = ["predict"]
+
+KINDS = ("known", "new", "population")
+
+
+def predict(
+    inference: Inference, newdata: Any, groups: str | Mapping[str, str], kind: str, probs: npt.ArrayLike
+) -> pd.DataFrame:
+    """See `Fit.predict`."""
+    p = check_probs(probs)
+    if kind not in ("mean", "response"):
+        raise PredictionError(f"kind={kind!r} is not known; {available(str(kind), ('mean', 'response'))}")
+    kinds = _group_kinds(inference, groups)
+    hyper = inference.hyper
+    noise = kind == "response"
+    own = newdata is None
+    if own and all(k == "known" for k in kinds.values()):
+        n = inference.bound.design.y.size
+        nodes, w = representative_nodes(hyper.weights, max(64, int(MOST_VALUES // n)))
+        stream = inference.conditional.rows(hyper.theta[nodes])
+    else:
+        design = inference.bound.design
+        new = design.own_rows(kinds) if own else design.replay(newdata, groups=kinds, response_noise=noise)
+        n = new.X.shape[0]
+        nodes, w = representative_nodes(hyper.weights, max(64, int(MOST_VALUES // max(n, 1))))
+        stream = inference.conditional.new_rows(hyper.theta[nodes], new, kinds)
+    mean, variance = np.empty((nodes.size, n)), np.empty((nodes.size, n))
+    for batch in stream:
+        mean[batch.nodes] = batch.mean
+        variance[batch.nodes] = batch.variance + (batch.noise if noise else 0.0)
+    centre, sd = mixture_moments(w, mean, variance)
+    quantiles = mixture_quantiles(w, mean, variance, p)
+    heavy = [
+        f.name
+        for f in inference.coordinates.factors
+        if kinds.get(f.name) == "new" and any(inference.tails.get(label, np.inf) <= 2.0 for label in f.labels())
+    ]
+    if heavy or (noise and inference.tails.get("sigma", np.inf) <= 2.0):
+        sd = np.full_like(sd, np.nan)  # the variance of a new group does not exist: see diagnostics
+    frame = pd.DataFrame({"mean": centre, "sd": sd})
+    for k, column in enumerate(quantile_names(p)):
+        frame[column] = quantiles[:, k]
+    index = getattr(newdata, "index", None)
+    if isinstance(newdata, pd.DataFrame) and index is not None and len(index) == n:
+        frame.index = index
+    return frame
+
+
+def _group_kinds(inference: Inference, groups: str | Mapping[str, str]) -> dict[str, str]:
+    names = [f.name for f in inference.bound.design.factors]
+    if isinstance(groups, str):
+        chosen = dict.fromkeys(names, groups)
+        given = {groups}
+    else:
+        unknown = [k for k in groups if k not in names]
+        if unknown:
+            raise PredictionError(f"{unknown[0]!r} is not a grouping term; {available(str(unknown[0]), names)}")
+        chosen = {name: groups.get(name, "known") for name in names}
+        given = set(groups.values())
+    for value in given:
+        if value not in KINDS:
+            raise PredictionError(f"groups={value!r} is not known; {available(str(value), KINDS)}")
+    for f in inference.coordinates.factors:
+        if f.pooling == "none" and chosen[f.name] != "known":
+            raise PredictionError(
+                f"the term {f.name!r} is not pooled, so that the fit has no parent distribution or population value for "
+                f"it: {chosen[f.name]!r} cannot be predicted. Fit with pooling='partial', or predict known groups"
+            )
+    return chosen

@@ -1,0 +1,254 @@
+"""The command line: `finetti demo`, `finetti fit`.
+
+Everything slow is imported inside the commands, so that `--help` comes at once. A refusal is one line on
+stderr and exit status 2; an interruption is exit status 130.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from finetti import __version__
+from finetti.errors import FinettiError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="finetti", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+# In Rich's markup an opening bracket that is meant is written \[. Lines keep within 78 characters, so that an
+# example is never broken where a shell would not continue it.
+_EXAMPLES = r"""[bold]Examples[/bold]
+
+  [dim]# two classic analyses, with tables, figures and a report[/dim]
+  finetti demo
+
+  [dim]# an intercept and a slope for every subject[/dim]
+  finetti fit sleep.csv "Reaction ~ 1 + Days + (1 + Days | Subject)"
+
+  [dim]# all options of a command[/dim]
+  finetti fit --help"""
+
+_FIT_EXAMPLES = r"""[bold]Examples[/bold]
+
+  [dim]# pupils in schools; tables, draws, figures and report.html in results/[/dim]
+  finetti fit pupils.csv "score ~ 1 + ses + (1 + ses | school)" --out results
+
+  [dim]# known standard errors, and a heavy-tailed prior on the spread[/dim]
+  finetti fit schools.csv "effect | se(se) ~ 1 + (1 | school)" \
+      --prior "sd=half_cauchy(5)"
+
+  [dim]# a prior for one coefficient, another for one standard deviation[/dim]
+  finetti fit sleep.csv "Reaction ~ 1 + Days + (1 + Days | Subject)" \
+      --prior "beta\[Days]=normal(0, 20)" \
+      --prior "sd_Subject\[Days]=half_normal(20)"
+
+  [dim]# nested and crossed groups, one of them not pooled, 95 % intervals[/dim]
+  finetti fit plants.parquet "yield ~ dose + (1 | site/plot) + (1 | year)" \
+      --pooling year=none --probs 0.025,0.5,0.975 --missing drop
+
+[bold]Formula[/bold]
+  y ~ 1 + x + C(period) + (1 + x | g)     correlated intercepts and slopes
+  (1 + x || g)   uncorrelated             (1 | a/b)   b nested in a
+  (1 | a:b)      every combination        (1 | a) + (1 | b)   crossed
+  y | se(s)      known standard errors    y | se(s, sigma=True)   and more
+  y | weights(w) precision weights        offset(x)   a known part
+
+[bold]Priors[/bold]
+  normal(mean, sd)     student_t(df, mean, scale)    half_normal(scale)
+  half_cauchy(scale)   half_t(df, scale)             exponential(rate)
+  gamma(shape, rate)   inverse_gamma(shape, scale)   uniform(low, high)
+  lkj(eta)   beta(a, b)   fixed(value)   flat()
+  for a label such as beta\[Days], a variable such as sd_Subject,
+  or a class: Intercept, beta, sd, cor, sigma
+
+[bold]Exit status[/bold]
+  0 done    2 refused, the reason in one line    130 interrupted"""
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"finetti {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog=_EXAMPLES)
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """From a table with groups to honest estimates: Bayesian hierarchical models in one call."""
+
+
+@app.command(epilog="[bold]Example[/bold]\n\n  finetti demo --out finetti-demo")
+def demo(
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where tables, figures and report.html go.")] = (
+        "finetti-demo"
+    ),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Write the files, print nothing.")] = False,
+) -> None:
+    """Fit eight schools and radon in 85 counties, print what was learned, and write a report."""
+    from finetti.show.demo import run
+
+    run(out, quiet=quiet, command=_command(), progress=_progress)
+
+
+@app.command(epilog=_FIT_EXAMPLES)
+def fit(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A CSV or Parquet file, one row per observation.")],
+    formula: Annotated[str, typer.Argument(metavar="FORMULA", help='For instance "y ~ 1 + x + (1 + x | group)".')],
+    family: Annotated[str, typer.Option(help="Distribution of the response.")] = "gaussian",
+    prior: Annotated[
+        list[str] | None, typer.Option("--prior", metavar="KEY=PRIOR", help='Such as "sd=half_cauchy(5)". Repeatable.')
+    ] = None,
+    pooling: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pooling",
+            metavar="KIND|TERM=KIND",
+            help="partial, empirical, complete or none. Repeatable.",
+            show_default="partial",
+        ),
+    ] = None,
+    missing: Annotated[str, typer.Option(metavar="error|drop", help="What to do with missing values.")] = "error",
+    method: Annotated[str, typer.Option(help="How to compute the posterior.")] = "auto",
+    draws: Annotated[int, typer.Option(min=4, help="Posterior draws to keep.")] = 4000,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same numbers.")] = 0,
+    probs: Annotated[str, typer.Option(metavar="P,P,...", help="Quantiles of the summary.")] = "0.05,0.5,0.95",
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="Write tables, draws, figures and report.html there.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Fit a hierarchical model to a table and print the estimates."""
+    from pathlib import Path
+    from time import perf_counter
+
+    from finetti.show import arguments, outputs, text
+    from finetti.show.report import Entry
+
+    options: dict[str, Any] = {
+        "family": family,
+        "priors": arguments.parse_priors(prior or ()),
+        "pooling": arguments.parse_pooling(pooling or ()),
+        "missing": missing,
+        "method": method,
+        "draws": draws,
+        "seed": seed,
+    }
+    quantiles = arguments.parse_probs(probs)
+    path = Path(data)
+    if not path.is_file():
+        what = "is a directory, not a file" if path.is_dir() else "does not exist"
+        raise FinettiError(f"The data file {data!r} {what}; give the path of a CSV or Parquet file.")
+    directory = outputs.prepare(out) if out is not None else None
+
+    from finetti.posterior.api import fit as compute
+
+    with _progress(quiet) as report_progress:
+        start = perf_counter()
+        fitted = compute(formula, path, progress=report_progress, **options)
+        seconds = perf_counter() - start
+
+    usual: dict[str, Any] = {
+        "family": "gaussian",
+        "priors": None,
+        "pooling": "partial",
+        "missing": "error",
+        "method": "auto",
+    }
+    usual |= {"draws": 4000}  # the seed is always written: it is what makes the numbers come again
+    given = "".join(f", {k}={arguments.as_python(v)}" for k, v in options.items() if usual.get(k, ...) != v)
+    entry = Entry(
+        path.name, fitted, probs=quantiles, seconds=seconds, call=f"fit = fi.fit({formula!r}, {data!r}{given})"
+    )
+    console = text.console(quiet=quiet)
+    full = "--out DIR writes them all" if directory is None else f"all in {directory}"
+    text.print_fit(console, fitted, title=path.name, probs=quantiles, seconds=seconds, full=full)
+    if directory is not None:
+        entry, _ = outputs.write_entry(entry, directory)
+        outputs.write_report([entry], directory, title=f"finetti: {path.name}", intro=formula, command=_command())
+        _say_where(console, directory)
+
+
+def _say_where(console: Any, directory: Any) -> None:
+    console.print(f"Wrote {directory / 'report.html'} (tables, draws and figures beside it).")
+
+
+def _command() -> str:
+    return shlex.join(["finetti", *sys.argv[1:]])
+
+
+class _progress:
+    """A spinner on stderr while a fit runs, only where a person watches; gives the callable that `fit` reports to."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._show = not quiet and sys.stderr.isatty()
+
+    def __enter__(self) -> Callable[[str, int, int | None], None] | None:
+        if not self._show:
+            return None
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._bar = Progress(
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), TimeElapsedColumn(),
+            console=Console(stderr=True), transient=True,
+        )  # fmt: skip
+        self._bar.start()
+        task = self._bar.add_task("preparing", total=None)
+
+        def report(stage: str, done: int, total: int | None) -> None:
+            self._bar.update(task, description=stage, completed=done, total=total)
+
+        return report
+
+    def __exit__(self, *_: object) -> None:
+        if self._show:
+            self._bar.stop()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def main() -> None:
+    """Run the command line; what `finetti` and `python -m finetti` call."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without unicode shows "?" for a letter that it lacks, and no traceback.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        app(prog_name="finetti")
+    except FinettiError as error:
+        print(f"finetti: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        _hush()
+    except OSError as error:
+        where = f" {error.filename!r}" if error.filename else ""
+        print(f"finetti: the system refused{where}: {error.strerror or _one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _hush() -> None:
+    """Send the rest of stdout nowhere, so that the interpreter does not complain while it shuts down."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

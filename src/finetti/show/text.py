@@ -1,0 +1,186 @@
+"""The terminal's view of a fit: the model on the board, the summary, every group, the diagnostics in words."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+from finetti.show.numbers import duration, plural
+from finetti.show.tables import Table, groups_table, summary_table
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+__all__ = ["banner", "board", "console", "diagnostics", "print_fit", "rich_table"]
+
+PIPED_WIDTH = 120
+MOST_LEVELS = 20  # per grouping factor; of more, the first and last few, and all of them in the CSV file
+_FEW = 12
+FAILED = "DO NOT USE THIS RESULT: it failed its own check"
+
+
+def console(*, stderr: bool = False, quiet: bool = False, width: int | None = None) -> Console:
+    """Return a console that is plain text where the output is no terminal, and survives a reader that leaves.
+
+    After `finetti fit ... | head` the rest of the text goes nowhere, but the files of `--out` are still written.
+    """
+    from rich.console import Console
+
+    class Patient(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    made = Patient(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    if width is not None:
+        made.width = width
+    elif not made.is_terminal and not os.environ.get("COLUMNS"):
+        made.width = PIPED_WIDTH
+    return made
+
+
+def rich_table(table: Table) -> RichTable:
+    """Return the cells as a Rich table: numbers right-aligned, nothing wrapped, a line where levels are left out."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    made = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1))
+    for column in table.columns:
+        made.add_column(Text(column.title), justify="right" if column.right else "left", no_wrap=True)
+    for i, row in enumerate(table.rows):
+        if table.gap is not None and i == table.gap:
+            made.add_row(Text(f"… {table.omitted:,} more", style="dim"), *[""] * (len(row) - 1))
+        made.add_row(*[Text(cell, style=_style(c.name)) for c, cell in zip(table.columns, row, strict=True)])
+    return made
+
+
+def _style(name: str) -> str:
+    return {"mean": "bold", "n": "dim", "ess": "dim", "mcse": "dim", "population": "dim"}.get(name, "")
+
+
+def _print_table(out: Console, table: Table) -> None:
+    """Print whole numbers always: on a narrow terminal the most dispensable columns are left out."""
+    from rich.measure import Measurement
+    from rich.padding import Padding
+
+    left_out = []
+    while True:
+        made = rich_table(table)
+        natural = Measurement.get(out, out.options.update(max_width=100_000), made).maximum + 2
+        spare = max(table.columns, key=lambda c: c.spare)
+        if natural <= out.width or spare.spare == 0 or not out.is_terminal:
+            break
+        left_out.append(spare.title)
+        table = table.without(spare.name)
+    width = out.width
+    if natural > width:  # even so: let the terminal wrap the line, rather than lose what it says
+        out.width = natural
+    out.print(Padding(made, (0, 0, 0, 2), expand=False))
+    out.width = width
+    if left_out:
+        out.print(f"  (no room for: {', '.join(left_out)}; a wider terminal or --out shows them)", style="dim")
+
+
+def banner(fit: Any) -> RenderableType | None:
+    """Return a loud box where the fit failed its own check, else None."""
+    from rich.box import HEAVY
+    from rich.panel import Panel
+    from rich.text import Text
+
+    if fit.diagnostics.ok:
+        return None
+    words = "\n".join(f"• {w}" for w in fit.diagnostics.warnings) or "The diagnostics below say why."
+    title = Text(f" {FAILED} ", style="bold white on red")
+    return Panel(Text(words), title=title, border_style="bold red", title_align="left", box=HEAVY)
+
+
+def diagnostics(fit: Any, width: int = PIPED_WIDTH) -> list[Text]:
+    """Return the diagnostics in words, one sentence to a bullet, warnings in yellow."""
+    found = fit.diagnostics
+    lines = list(found.lines())
+    lines += [line for line in found.warnings if line not in lines]
+    return [_bullet(line, width, "yellow" if line in found.warnings else "") for line in lines]
+
+
+def _bullet(line: str, width: int, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(fill(line, max(20, width), initial_indent="  • ", subsequent_indent="    "), style=style)
+
+
+def board(fit: Any) -> str:
+    """Return the formula and the model in mathematical form; the formula only once where the model begins with it."""
+    model, formula = str(fit.model), str(fit.formula)
+    return model if model.startswith(formula) else f"{formula}\n\n{model}"
+
+
+def print_fit(
+    out: Console,
+    fit: Any,
+    *,
+    title: str,
+    subtitle: str = "",
+    probs: Sequence[float] = (0.05, 0.5, 0.95),
+    seconds: float | None = None,
+    most_levels: int = MOST_LEVELS,
+    full: str = "--out DIR writes them all",
+) -> None:
+    """Print all that a fit says, in the order in which a reader asks.
+
+    Parameters
+    ----------
+    out : rich.console.Console
+    fit : Fit
+    title, subtitle : str
+        What was fitted.
+    probs : sequence of float
+        Quantiles of the summary.
+    seconds : float, optional
+        Time that the fit took.
+    most_levels : int
+        Levels shown per grouping factor; of more, the first and the last.
+    full : str
+        Where the levels left out can be read.
+    """
+    from rich.rule import Rule
+    from rich.text import Text
+
+    def heading(words: str, aside: str = "") -> None:
+        out.print()
+        out.print(Text(words, style="bold").append(f"  {aside}" if aside else "", style="dim not bold"))
+
+    out.print(Rule(Text(title, style="bold"), characters="━" if out.encoding.startswith("utf") else "="))
+    if subtitle:
+        out.print(Text(subtitle, style="dim"))
+    heading("Model")
+    # A line wider than the terminal wraps there; the board itself is never rewritten.
+    for line in board(fit).splitlines():
+        out.print(Text(f"  {line}" if line else ""), soft_wrap=True)
+    warning = banner(fit)
+    if warning is not None:
+        out.print()
+        out.print(warning)
+    heading("Summary", f"posterior, {plural(fit.n_rows, 'row')}")
+    _print_table(out, summary_table(fit, probs))
+    for group in fit.group_names:
+        total = fit.groups(group)["level"].nunique()
+        table = groups_table(fit, group, None if total <= most_levels else min(_FEW, most_levels))
+        aside = "raw estimate → partially pooled; weight = share of the group's own data"
+        heading(f"Groups: {group}", f"{plural(total, 'level')}; {aside}")
+        _print_table(out, table)
+        if table.omitted:
+            out.print(f"  ({table.omitted:,} of {total:,} levels not shown; {full})", style="dim")
+    heading("Diagnostics")
+    for bullet in diagnostics(fit, out.width):
+        out.print(bullet)
+    if seconds is not None:
+        out.print(_bullet(f"Time taken: {duration(seconds)}.", out.width))
+    if warning is not None:
+        out.print(warning)  # once more: the first one may have scrolled away
+    out.print()

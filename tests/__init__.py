@@ -1,0 +1,1 @@
+"""Tests of finetti; `tests.oracles` is the slow truth that they compare with."""
