@@ -229,7 +229,7 @@ def unidentified_columns(
         else:
             kept = np.concatenate([kept, (column / np.linalg.norm(column))[:, None]], axis=1)
     for i, (name, index, n_levels, Z, free) in enumerate(terms):
-        for other, index2, n2, Z2, _ in terms[i + 1 :]:
+        for other, _, _, Z2, _ in terms[i + 1 :]:
             # a column of one term summed over its levels lies in the span of the other
             for k in range(Z2.shape[1]):
                 rest = project_out(Z2[:, [k]], index, n_levels, Z, free)

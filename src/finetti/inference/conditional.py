@@ -128,7 +128,7 @@ class GaussianConditional:
     def _group_moments(self, f: int, part: slice, theta: Floats, at: Points, c: Conditioned) -> GroupMoments:
         inner, system, basis = self.inner, self.inner.system, self.inner.basis
         spec, T, g = inner.hyper.factors[f], inner.transforms[f], inner.groupings[f]
-        Ti = np.linalg.inv(T)
+        Ti = np.asarray(np.linalg.inv(T), dtype=np.float64)
         A = self.population_maps[f]
         u, cov, ux = self._raw_blocks(f, c, at)
         u_raw = u @ Ti.T
@@ -151,7 +151,7 @@ class GaussianConditional:
         info = sums.matrix(weights)
         b = b + np.einsum("sjab,sjb->sja", info, u)
         free = free_columns(g.index, g.n_levels, g.Z)
-        whole = free.all(axis=1)
+        whole = np.asarray(free.all(axis=1))
         dev, se, weight = _least_squares(info, b, whole, Ti)
         L = inner.relative_factors(theta, np.ones(len(at)))
         lo = sum(s.q**2 for s in inner.hyper.factors[:f])
@@ -161,9 +161,9 @@ class GaussianConditional:
         else:
             weight = Ti @ _shrinkage(info, Lf) @ T
         mean = population[:, None] + u_raw
-        if spec.pooling == "none":
-            lost = ~inner.free[f]  # type: ignore[operator]
-            mean = np.where(lost, np.nan, mean)
+        mask = inner.free[f]
+        if mask is not None:
+            mean = np.where(mask, mean, np.nan)
             population = np.full_like(population, np.nan)
             raw = np.where(whole[:, None], mean, np.nan)
             return GroupMoments(part, mean, cov, u_raw, population, raw, se, weight)
@@ -217,13 +217,12 @@ class GaussianConditional:
         X, base = inner.basis.rows(new.X)
         n, m = system.y.size, X.shape[0]
         groupings, extra = [], []
-        for f, (g, T, (name, Z, index)) in enumerate(
-            zip(inner.groupings, inner.transforms, new.factors, strict=True)
-        ):
+        for f, (g, T, (name, Z, index)) in enumerate(zip(inner.groupings, inner.transforms, new.factors, strict=True)):
             known = kinds[name] == "known"
             Zn = np.linalg.solve(T.T, Z.T).T if known else np.zeros((m, g.Z.shape[1]))
-            if known and inner.free[f] is not None:
-                Zn = Zn * inner.free[f][index]  # type: ignore[index]
+            mask = inner.free[f]
+            if known and mask is not None:
+                Zn = Zn * mask[index]
             groupings.append(
                 Grouping(
                     np.concatenate([g.index, index if known else np.zeros(m, dtype=np.int64)]),
@@ -287,8 +286,9 @@ class GaussianConditional:
             leading, where = system.layout.coefficient_slice(f)
             values = (u if leading else x)[:, where].reshape(-1, g.n_levels, g.Z.shape[1])
             values = values @ np.linalg.inv(inner.transforms[f]).T
-            if inner.free[f] is not None:
-                values = np.where(inner.free[f], values, np.nan)
+            mask = inner.free[f]
+            if mask is not None:
+                values = np.where(mask, values, np.nan)
             out[name] = values
         return beta, out
 
@@ -303,10 +303,14 @@ class _LevelSums:
         self.g = g
         self._sum = csr_matrix((np.ones(n), (g.index, np.arange(n))), shape=(g.n_levels, n))
 
+    def _add(self, values: Floats) -> Floats:
+        """(S, n) -> (S, J)."""
+        return np.asarray(self._sum @ values.T).T
+
     def vector(self, values: Floats) -> Floats:
         """(S, n) -> (S, J, q)."""
         q = self.g.Z.shape[1]
-        return np.stack([(self._sum @ (values * self.g.Z[:, k]).T).T for k in range(q)], axis=2)
+        return np.stack([self._add(values * self.g.Z[:, k]) for k in range(q)], axis=2)
 
     def matrix(self, weights: Floats) -> Floats:
         """(S, n) -> (S, J, q, q); weights that differ by a factor only are summed once."""
@@ -317,7 +321,7 @@ class _LevelSums:
         out = np.empty((base.shape[0], self.g.n_levels, q, q))
         for a in range(q):
             for b in range(a, q):
-                out[:, :, a, b] = out[:, :, b, a] = (self._sum @ (base * (Z[:, a] * Z[:, b])).T).T
+                out[:, :, a, b] = out[:, :, b, a] = self._add(base * (Z[:, a] * Z[:, b]))
         return out * factor[:, :, None, None] if one else out
 
 

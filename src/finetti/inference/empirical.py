@@ -132,9 +132,7 @@ def maximise(inner: GaussianInner) -> PointEstimate:
         if not free.size:
             return x0, float(value(x0[None])[0]), True
         at = {i: j for j, i in enumerate(free)}
-        lower = [
-            0.0 if i < len(space.entries) and space.diagonal[i] else -np.inf for i in free
-        ]
+        lower = [0.0 if i < len(space.entries) and space.diagonal[i] else -np.inf for i in free]
 
         def negative(z: Floats) -> tuple[float, Floats]:
             x = x0.copy()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["GaussianInner", "NodeValues"]
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class GaussianInner:
     basis: PopulationBasis
     groupings: tuple[Grouping, ...]  # as the solver got them, rows in the data's order
     transforms: tuple[Floats, ...]  # T of each factor
-    free: tuple[Floats | None, ...]  # (J, q) identified coefficients of unpooled terms
+    free: tuple[Bools | None, ...]  # (J, q) identified coefficients of unpooled terms
     constant: float  # everything in log p that theta does not move
     n_free: int  # unpenalised group coefficients
     n_coefficients: int  # all group coefficients and integrated columns
@@ -97,15 +98,16 @@ class GaussianInner:
             transforms.append(T)
             penalties.append(penalty)
             masks.append(mask)
-        known = design.se is not None
-        weights = design.weights
-        if known and not design.se_sigma:
-            assert design.se is not None
-            weights = design.se**-2.0
+        weights, se2 = design.weights, None
+        if design.se is not None:
+            if design.se_sigma:
+                se2 = design.se**2
+            else:
+                weights = design.se**-2.0
         system = BlockSystem.build(
             groupings, basis.X, basis.y,
             weights=weights,
-            se2=design.se**2 if known and design.se_sigma else None,
+            se2=se2,
             penalty=penalties, prior=basis.prior, n_fixed=len(basis.given),
         )  # fmt: skip
         n = design.y.size
@@ -113,7 +115,9 @@ class GaussianInner:
         if weights is not None:
             constant += 0.5 * float(np.sum(np.log(weights)))
         n_coef = sum(g.n_levels * g.Z.shape[1] for g in groupings) + len(basis.integrated)
-        return cls(bound, hyper, system, basis, tuple(groupings), tuple(transforms), tuple(masks), constant, n_free, n_coef)
+        return cls(
+            bound, hyper, system, basis, tuple(groupings), tuple(transforms), tuple(masks), constant, n_free, n_coef
+        )
 
     # --- the solver's view of theta -----------------------------------------------------------
 
@@ -170,7 +174,8 @@ class GaussianInner:
         if p:
             good = np.isfinite(ev.quadratic)
             # T U^-1, so that Cov(beta) = sigma2 (T U^-1)(T U^-1)'
-            inverse = np.linalg.solve(np.swapaxes(ev.x_chol[good], 1, 2), np.broadcast_to(self.basis.T.T, (int(good.sum()), *self.basis.T.T.shape)))
+            targets = np.broadcast_to(self.basis.T.T, (int(good.sum()), *self.basis.T.T.shape))
+            inverse = np.linalg.solve(np.swapaxes(ev.x_chol[good], 1, 2), targets)
             half[good] = np.swapaxes(inverse, 1, 2) * np.sqrt(points.sigma2[good])[:, None, None]
         cov = half @ np.swapaxes(half, 1, 2)
         return NodeValues(self._log_marginal(points, ev), mean, cov)
@@ -207,7 +212,8 @@ class GaussianInner:
         trace_p, square_p = np.zeros_like(s2), np.zeros_like(s2)
         if p:
             P, Pm, mPm = self.basis.prior[:p, :p], self.basis.prior[:p, p], self.basis.prior[p, p]
-            Vp = np.linalg.solve(ev.x_chol, np.linalg.solve(np.swapaxes(ev.x_chol, 1, 2), np.broadcast_to(P, ev.x_chol.shape)))
+            U = ev.x_chol
+            Vp = np.linalg.solve(U, np.linalg.solve(np.swapaxes(U, 1, 2), np.broadcast_to(P, U.shape)))
             trace_p = np.trace(Vp, axis1=1, axis2=2) * s2
             g = ev.x_mean
             square_p = np.einsum("si,ij,sj->s", g, P, g) - 2.0 * g @ Pm + mPm

@@ -10,7 +10,6 @@ The spread of the replicates is the Monte Carlo error of everything that is repo
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,7 +22,6 @@ from finetti.inference.modes import Modes, find_modes
 from finetti.inference.proposal import Mixture, SobolStream, laplace_mixture, refit
 from finetti.inference.surrogate import Surrogate, fit_surrogate, n_terms
 from finetti.inference.weights import effective_fraction, k_threshold, normalise, smooth
-from finetti.linalg.blas import single_threaded
 
 __all__ = ["HyperPosterior", "Progress", "Settings", "Target", "explore", "single_node"]
 
@@ -138,7 +136,9 @@ class HyperPosterior:
         return WeightedNodes(self.theta, self.weights, self.replicate, self.surrogate)
 
 
-def single_node(names: tuple[str, ...], theta: Floats, payload: tuple[Floats, ...], log_density: float) -> HyperPosterior:
+def single_node(
+    names: tuple[str, ...], theta: Floats, payload: tuple[Floats, ...], log_density: float
+) -> HyperPosterior:
     """A point posterior: empirical Bayes, or a model without free hyperparameters."""
     d = theta.shape[1]
     zero, none = np.zeros(d), np.full(d, np.nan)
@@ -174,12 +174,6 @@ def explore(
         If the density is not finite at any start.
     """
     settings = settings or Settings()
-    # one BLAS thread: our own threads run over nodes, and small products are slower on two cores
-    with nullcontext() if target.cost > settings.dear else single_threaded():
-        return _explore(target, seed, settings, progress)
-
-
-def _explore(target: Target, seed: int, settings: Settings, progress: Progress | None) -> HyperPosterior:
     report = progress or (lambda stage, done, total: None)
     d = len(target.names)
     dear = target.cost > settings.dear

@@ -7,6 +7,7 @@ being the change of basis of the columns of Z (see `gaussian.py`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -104,7 +105,7 @@ class Hyperparameters:
     def build(
         cls,
         factors: list[tuple[str, tuple[str, ...], tuple[tuple[int, ...], ...], int, str]],
-        priors: dict[str, Prior],
+        priors: Mapping[str, Prior],
         given: tuple[str, ...],
     ) -> Hyperparameters:
         """Lay out theta.

@@ -20,6 +20,7 @@ from finetti.inference.hyper import HyperPosterior, Progress, Settings, explore,
 from finetti.inference.hyperparameters import Hyperparameters
 from finetti.inference.tails import check_exact_fit, tail_indices
 from finetti.inference.target import GaussianTarget
+from finetti.linalg.blas import single_threaded
 
 if TYPE_CHECKING:
     from finetti.data.bound import Bound
@@ -85,6 +86,12 @@ def infer(
         raise NotBuiltError(f"method={method!r} is part of the design, but it is not built yet; use 'auto' or 'exact'")
     if method not in METHODS:
         raise InferenceError(f"method={method!r} is not known; {available(str(method), METHODS)}")
+    # one BLAS thread: our own run over nodes, and on a busy machine two BLAS threads wait for each other
+    with single_threaded():
+        return _infer(bound, seed, progress, settings)
+
+
+def _infer(bound: Bound, seed: int, progress: Progress | None, settings: Settings | None) -> Inference:
     began = time.perf_counter()
     inner = GaussianInner.build(bound)
     target = GaussianTarget(inner)
@@ -97,14 +104,8 @@ def infer(
             progress("maximising the marginal likelihood", 0, None)
         estimate = maximise(inner)
         everything = "partial" not in kinds
-        held = {
-            i: L
-            for i, L in enumerate(estimate.factors)
-            if inner.hyper.factors[i].pooling == "empirical"
-        }
-        hyper = inner.hyper.hold(
-            held, estimate.sigma if everything else None, estimate.given if everything else None
-        )
+        held = {i: L for i, L in enumerate(estimate.factors) if inner.hyper.factors[i].pooling == "empirical"}
+        hyper = inner.hyper.hold(held, estimate.sigma if everything else None, estimate.given if everything else None)
         inner = replace(inner, hyper=hyper)
         target = GaussianTarget(inner)
     if inner.hyper.d == 0:

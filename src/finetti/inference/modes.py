@@ -64,16 +64,20 @@ def find_modes(gradient: Gradient, starts: Floats, curvature: Floats, *, central
         # relative precision of the gradient limits how far it can be driven down
         result = minimize(
             negative, start, jac=True, method="BFGS",
-            options={"gtol": 1e-4 * float(np.sqrt(curvature.max())), "hess_inv0": np.diag(1.0 / curvature), "maxiter": 200},
+            options={
+                "gtol": 1e-4 * float(np.sqrt(curvature.max())),
+                "hess_inv0": np.diag(1.0 / curvature),
+                "maxiter": 200,
+            },
         )  # fmt: skip
         x, height = result.x, -float(result.fun)
         if any(abs(height - f[0]) < 1e-3 and _distance(x, f[1], f[2]) < SAME_MODE for f in found):
             continue
-        H = _hessian(gradient, x, result.hess_inv, central)
+        H = _hessian(gradient, x, np.asarray(result.hess_inv, dtype=np.float64), central)
         calls += (2 if central else 1) * x.size
         cov = _safe_inverse(H)
         slope = -np.atleast_1d(result.jac)
-        steepness = float(np.sqrt(max(slope @ cov @ slope, 0.0)))
+        steepness = float(np.sqrt(max(float(slope @ cov @ slope), 0.0)))
         if any(_distance(x, f[1], f[2]) < SAME_MODE for f in found):
             continue
         found.append((height, x, cov, steepness < 0.05, steepness))
@@ -96,7 +100,7 @@ def find_modes(gradient: Gradient, starts: Floats, curvature: Floats, *, central
 
 def _distance(x: Floats, centre: Floats, cov: Floats) -> float:
     delta = x - centre
-    return float(np.sqrt(max(delta @ np.linalg.solve(cov, delta), 0.0)))
+    return float(np.sqrt(max(float(delta @ np.linalg.solve(cov, delta)), 0.0)))
 
 
 def _hessian(gradient: Gradient, x: Floats, hess_inv: Floats, central: bool) -> Floats:

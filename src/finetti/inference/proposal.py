@@ -23,7 +23,7 @@ class SobolStream:
     """An endless scrambled Sobol sequence in (0, 1)^dim; one independent scrambling per seed."""
 
     def __init__(self, dim: int, seed: np.random.SeedSequence) -> None:
-        from scipy.stats import qmc  # scipy.stats takes half a second to import
+        from scipy.stats import qmc  # noqa: TID251 - half a second to import, and nowhere else to be had
 
         self._engine = qmc.Sobol(dim, scramble=True, rng=np.random.default_rng(seed))
 
@@ -77,6 +77,10 @@ class Mixture:
         return replace(self, df=df)
 
 
+def _cholesky(covariance: Floats) -> Floats:
+    return np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
+
+
 def _with_safety(means: Floats, scales: Floats, weights: Floats, df: float, warp: Warp) -> Mixture:
     weights = weights / weights.sum()
     return Mixture(
@@ -90,7 +94,7 @@ def _with_safety(means: Floats, scales: Floats, weights: Floats, df: float, warp
 
 def laplace_mixture(modes: Floats, covariances: Floats, heights: Floats, df: float) -> Mixture:
     """One t per mode with the inverse Hessian as scale, weighted by the Laplace evidence of each."""
-    scales = np.linalg.cholesky(covariances)
+    scales = _cholesky(covariances)
     log_mass = heights + np.sum(np.log(np.diagonal(scales, axis1=1, axis2=2)), axis=1)
     weights = np.exp(log_mass - logsumexp(log_mass))
     return _with_safety(modes, scales, np.maximum(weights, 0.05), df, identity_warp(modes.shape[1]))
@@ -109,7 +113,7 @@ def refit(old: Mixture, theta: Floats, weights: Floats) -> Mixture:
         centred = phi - mean
         cov = (centred * weights[:, None]).T @ centred * (old.df - 2.0) / old.df
         try:
-            return _with_safety(mean[None], np.linalg.cholesky(cov)[None], np.ones(1), old.df, warp)
+            return _with_safety(mean[None], _cholesky(cov)[None], np.ones(1), old.df, warp)
         except np.linalg.LinAlgError:
             return old
     log_density = old.component_log_density(theta)
@@ -127,7 +131,7 @@ def refit(old: Mixture, theta: Floats, weights: Floats) -> Mixture:
         centred = theta - mean
         cov = (centred * r[:, None]).T @ centred * shrink
         try:
-            scales[k] = np.linalg.cholesky(cov)
+            scales[k] = _cholesky(cov)
             means[k] = mean
         except np.linalg.LinAlgError:
             continue

@@ -155,7 +155,7 @@ def fit_surrogate(
     proposal: Mixture, theta: Floats, log_ratio: Floats, replicate: Ints, seed: np.random.SeedSequence
 ) -> Surrogate | None:
     """Fit, choosing the degree by the error at left-out replicates; None if there are too few nodes."""
-    d, S = theta.shape[1], theta.shape[0]
+    d = theta.shape[1]
     alive = np.isfinite(log_ratio)
     if alive.sum() < 1.5 * n_terms(d, 2):
         return None
@@ -168,7 +168,7 @@ def fit_surrogate(
     phi = proposal.warp.inverse(theta)
     centre = share @ phi
     try:
-        L = np.linalg.cholesky(((phi - centre).T * share) @ (phi - centre))
+        L = np.asarray(np.linalg.cholesky(((phi - centre).T * share) @ (phi - centre)), dtype=np.float64)
     except np.linalg.LinAlgError:
         return None
     log_q = proposal.log_density(theta) + proposal.warp.log_slope(phi)

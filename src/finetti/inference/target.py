@@ -82,7 +82,9 @@ class GaussianTarget:
         if hyper.given:
             p, F = self.inner.system.p, len(hyper.given)
             X = self.inner.basis.X
-            fitted, *_ = np.linalg.lstsq(X[:, p : p + F] - X[:, :p] @ (X[:, :p].T @ X[:, p : p + F]), self.inner.basis.y)
+            fitted, *_ = np.linalg.lstsq(
+                X[:, p : p + F] - X[:, :p] @ (X[:, :p].T @ X[:, p : p + F]), self.inner.basis.y
+            )
             for (_, at, _), value in zip(hyper.given, fitted, strict=True):
                 if at >= 0:
                     theta[at] = hyper.coordinates[at].theta(float(value))  # type: ignore[union-attr]

@@ -58,6 +58,7 @@ class Warp:
 
 
 def identity_warp(d: int) -> Warp:
+    """The warp that leaves theta as it is."""
     return Warp(np.zeros(d), np.ones(d), np.zeros(d), np.zeros(d))
 
 

@@ -1,13 +1,20 @@
-"""LAPACK for roots too large for the in-kernel loops, on the root's own memory."""
+"""LAPACK for roots too large for the in-kernel loops, on the root's own memory.
+
+scipy's Python wrappers of dpotrf and dpotri hold the interpreter lock, so that two threads
+take turns; the same routines called through scipy's published C pointers do not.
+"""
 
 from __future__ import annotations
 
+import ctypes
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
-from scipy.linalg import blas, lapack
+from numba.extending import get_cython_function_address
+from scipy.linalg import blas
 from threadpoolctl import ThreadpoolController
 
 __all__ = ["cholesky_root", "invert_factor", "single_threaded", "solve_factor"]
@@ -25,6 +32,21 @@ def single_threaded():  # type: ignore[no-untyped-def]
     return _controller().limit(limits=1, user_api="blas")
 
 
+@lru_cache(maxsize=2)
+def _lapack(name: str) -> Any:
+    """(uplo, n, a, lda, info) -> None, all by reference, as dpotrf and dpotri have it."""
+    kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 5)
+    return kind(get_cython_function_address("scipy.linalg.cython_lapack", name))
+
+
+def _call(name: str, a: Floats, n: int) -> bool:
+    """Run on the lower triangle of the Fortran-ordered n x n part of `a`; True if it succeeded."""
+    uplo, order, lda, info = ctypes.c_char(b"L"), ctypes.c_int(n), ctypes.c_int(a.shape[0]), ctypes.c_int(0)
+    ref = ctypes.addressof
+    _lapack(name)(ref(uplo), ref(order), a.ctypes.data, ref(lda), ref(info))
+    return info.value == 0
+
+
 def cholesky_root(root: Floats, k: int) -> tuple[Floats, bool]:
     """Factor the augmented root (C order, upper triangle); return L (k+1, k+1) in Fortran order.
 
@@ -32,8 +54,7 @@ def cholesky_root(root: Floats, k: int) -> tuple[Floats, bool]:
     works in place when nothing was folded away. L[k, k] is the root of the quadratic form.
     """
     whole = root.T if root.shape[0] == k + 1 else np.asfortranarray(root.T[: k + 1, : k + 1])
-    factor, info = lapack.dpotrf(whole, lower=1, clean=0, overwrite_a=1)
-    return factor, info == 0
+    return whole, _call("dpotrf", whole, k + 1)
 
 
 def solve_factor(factor: Floats, k: int, z: Floats | None = None) -> Floats:
@@ -55,8 +76,8 @@ def _mirror(V):  # type: ignore[no-untyped-def]
 
 def invert_factor(factor: Floats, k: int) -> Floats:
     """(L L')^-1, full symmetric, C order."""
-    inverse, info = lapack.dpotri(np.asfortranarray(factor[:k, :k]), lower=1, overwrite_c=1)
-    if info != 0:
+    inverse = np.array(factor[:k, :k], order="F")
+    if not _call("dpotri", inverse, k):
         return np.full((k, k), np.nan)
     V = inverse.T  # lower in Fortran order is upper in C order
     _mirror(V)

@@ -14,6 +14,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from finetti.linalg.kernels import columns_times, max_coefficients, rows_times
+
 
 @njit(cache=True, nogil=True)
 def unwhiten_root(pat, lam, k, x, V):  # type: ignore[no-untyped-def]
@@ -27,36 +29,15 @@ def unwhiten_root(pat, lam, k, x, V):  # type: ignore[no-untyped-def]
     for r in range(V.shape[0]):  # scalar factors, row by row as memory lies
         for c in range(V.shape[0]):
             V[r, c] *= scale[r] * scale[c]
+    t = np.zeros(max_coefficients(pat))
     for f in range(pat.dq.shape[0]):
         q = pat.dq[f]
-        if q == 1:
-            continue
         lo = pat.dlam_off[f]
-        t = np.zeros(q)
-        for r in range(pat.droot[f], pat.droot[f + 1], q):
-            for a in range(q):
-                s = 0.0
-                for j in range(q):
-                    s += lam[lo + a * q + j] * x[r + j]
-                t[a] = s
-            for a in range(q):
-                x[r + a] = t[a]
-            for c in range(V.shape[0]):
-                for a in range(q):
-                    s = 0.0
-                    for j in range(q):
-                        s += lam[lo + a * q + j] * V[r + j, c]
-                    t[a] = s
-                for a in range(q):
-                    V[r + a, c] = t[a]
-            for c in range(V.shape[0]):
-                for a in range(q):
-                    s = 0.0
-                    for j in range(q):
-                        s += lam[lo + a * q + j] * V[c, r + j]
-                    t[a] = s
-                for a in range(q):
-                    V[c, r + a] = t[a]
+        if q > 1:
+            for r in range(pat.droot[f], pat.droot[f + 1], q):
+                rows_times(lam, lo, q, False, x.reshape(-1, 1), r, 0, 1, t)
+                rows_times(lam, lo, q, False, V, r, 0, V.shape[0], t)
+                columns_times(lam, lo, q, False, V, r, 0, V.shape[0], t)
 
 
 @njit(cache=True, nogil=True)
@@ -107,6 +88,7 @@ def descend(  # type: ignore[no-untyped-def]
     q_sum = 0
     for d in range(depth):
         q_sum += pat.q[d]
+    t = np.zeros(max_coefficients(pat))
     longest = 0
     for b in range(n_blocks):
         longest = max(longest, pat.dense_ptr[b + 1] - pat.dense_ptr[b])
@@ -115,9 +97,7 @@ def descend(  # type: ignore[no-untyped-def]
     keep_ptr = np.zeros(n_blocks + 1, dtype=np.int64)
     first_kept = pat.first[1] if depth > 1 else n_blocks
     for d in range(1, depth):
-        q_here = 0
-        for e in range(d, depth):
-            q_here += pat.q[e]
+        q_here = pat.q[d] + pat.q_above[d]
         for b in range(pat.first[d], pat.first[d + 1]):
             w = q_here + pat.dense_ptr[b + 1] - pat.dense_ptr[b] + p
             keep_ptr[b + 1] = w * w
@@ -132,9 +112,7 @@ def descend(  # type: ignore[no-untyped-def]
     for d in range(depth - 1, -1, -1):
         q = pat.q[d]
         lo = pat.lam_off[d]
-        n_anc = 0
-        for e in range(d + 1, depth):
-            n_anc += pat.q[e]
+        n_anc = pat.q_above[d]
         for b in range(pat.first[d], pat.first[d + 1]):
             base = pat.panel_ptr[b]
             n_list = pat.dense_ptr[b + 1] - pat.dense_ptr[b]
@@ -234,22 +212,8 @@ def descend(  # type: ignore[no-untyped-def]
                     s += lam[lo + a * q + k] * v[k]
                 u[coef + a] = s
                 xs[a] = s
-            for c in range(q + m):
-                for a in range(q):
-                    s = 0.0
-                    for k in range(q):
-                        s += lam[lo + a * q + k] * V[k, c]
-                    G[a, 0] = s
-                for a in range(q):
-                    V[a, c] = G[a, 0]
-            for r in range(q):
-                for a in range(q):
-                    s = 0.0
-                    for k in range(q):
-                        s += lam[lo + a * q + k] * V[r, k]
-                    G[a, 0] = s
-                for a in range(q):
-                    V[r, a] = G[a, 0]
+            rows_times(lam, lo, q, False, V, 0, 0, q + m, t)
+            columns_times(lam, lo, q, False, V, 0, 0, q, t)
             for a in range(q):
                 for c in range(m):
                     V[q + c, a] = V[a, q + c]
@@ -265,11 +229,11 @@ def descend(  # type: ignore[no-untyped-def]
                     for c in range(w):
                         kept[keep_ptr[b] + a * w + c] = V[a, c]
             elif want_rows:
-                _rows(pat, b, q, n_anc, n_list, p, Zl, Zd, X, xs, V, fit, lev)
+                row_moments(pat, b, q, n_anc, n_list, p, Zl, Zd, X, xs, V, fit, lev)
 
 
 @njit(cache=True, nogil=True)
-def _rows(pat, b, q, n_anc, n_list, p, Zl, Zd, X, xs, V, fit, lev):  # type: ignore[no-untyped-def]
+def row_moments(pat, b, q, n_anc, n_list, p, Zl, Zd, X, xs, V, fit, lev):  # type: ignore[no-untyped-def]
     """Mean and variance of the linear predictor in the rows of first-factor block b."""
     n_cross = pat.dq.shape[0]
     n_own = q + n_anc
@@ -312,16 +276,11 @@ def draw_leading(pat, lam, fixed, p, x_root, panel, z, u):  # type: ignore[no-un
     p_all = p + fixed.shape[0]
     depth = pat.q.shape[0]
     nd = pat.droot[pat.dq.shape[0]]
-    q_max = 1
-    for d in range(depth):
-        q_max = max(q_max, pat.q[d])
-    v = np.zeros(q_max)
+    v = np.zeros(max_coefficients(pat))
     for d in range(depth - 1, -1, -1):
         q = pat.q[d]
         lo = pat.lam_off[d]
-        n_anc = 0
-        for e in range(d + 1, depth):
-            n_anc += pat.q[e]
+        n_anc = pat.q_above[d]
         for b in range(pat.first[d], pat.first[d + 1]):
             base = pat.panel_ptr[b]
             n_list = pat.dense_ptr[b + 1] - pat.dense_ptr[b]

@@ -50,9 +50,7 @@ def assemble(pat, w, Zl, Zd, X, y, panel, root):  # type: ignore[no-untyped-def]
             for d in range(depth):
                 q = pat.q[d]
                 n_list = pat.dense_ptr[b + 1] - pat.dense_ptr[b]
-                n_anc = 0
-                for e in range(d + 1, depth):
-                    n_anc += pat.q[e]
+                n_anc = pat.q_above[d]
                 width = q + n_anc + n_list + p + 1
                 base = pat.panel_ptr[b]
                 z0 = pat.z_off[d]
@@ -106,9 +104,7 @@ def eliminate(pat, lam, pen, p, panel, root):  # type: ignore[no-untyped-def]
     for b in range(pat.parent.shape[0]):
         longest = max(longest, pat.dense_ptr[b + 1] - pat.dense_ptr[b])
     pos = np.zeros(longest, dtype=np.int64)
-    q_max = 1
-    for d in range(depth):
-        q_max = max(q_max, pat.q[d])
+    q_max = max_coefficients(pat)
     M = np.zeros((q_max, q_max))
     T = np.zeros((q_max, q_max))
     t = np.zeros(q_max)
@@ -116,9 +112,7 @@ def eliminate(pat, lam, pen, p, panel, root):  # type: ignore[no-untyped-def]
     for d in range(depth):
         q = pat.q[d]
         lo = pat.lam_off[d]
-        n_anc = 0
-        for e in range(d + 1, depth):
-            n_anc += pat.q[e]
+        n_anc = pat.q_above[d]
         for b in range(pat.first[d], pat.first[d + 1]):
             base = pat.panel_ptr[b]
             n_list = pat.dense_ptr[b + 1] - pat.dense_ptr[b]
@@ -219,6 +213,43 @@ def eliminate(pat, lam, pen, p, panel, root):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def max_coefficients(pat):  # type: ignore[no-untyped-def]
+    """Largest number of coefficients per level, at least 1."""
+    most = 1
+    for d in range(pat.q.shape[0]):
+        most = max(most, pat.q[d])
+    for f in range(pat.dq.shape[0]):
+        most = max(most, pat.dq[f])
+    return most
+
+
+@njit(cache=True, nogil=True)
+def rows_times(lam, lo, q, transposed, A, row, first, last, t):  # type: ignore[no-untyped-def]
+    """Rows row..row+q of columns first..last of A times L (or L') from the left, in place."""
+    for c in range(first, last):
+        for a in range(q):
+            s = 0.0
+            for k in range(q):
+                s += (lam[lo + k * q + a] if transposed else lam[lo + a * q + k]) * A[row + k, c]
+            t[a] = s
+        for a in range(q):
+            A[row + a, c] = t[a]
+
+
+@njit(cache=True, nogil=True)
+def columns_times(lam, lo, q, transposed, A, column, first, last, t):  # type: ignore[no-untyped-def]
+    """Columns column..column+q of rows first..last of A times L' (or L) from the right, in place."""
+    for r in range(first, last):
+        for a in range(q):
+            s = 0.0
+            for k in range(q):
+                s += (lam[lo + k * q + a] if transposed else lam[lo + a * q + k]) * A[r, column + k]
+            t[a] = s
+        for a in range(q):
+            A[r, column + a] = t[a]
+
+
+@njit(cache=True, nogil=True)
 def whiten_root(pat, lam, pen, prior, sigma2, fixed, root):  # type: ignore[no-untyped-def]
     """Turn the Schur complement into the whitened root system, in place.
 
@@ -239,33 +270,17 @@ def whiten_root(pat, lam, pen, prior, sigma2, fixed, root):  # type: ignore[no-u
         x = scale[r]
         for c in range(r, size):
             root[r, c] *= x * scale[c]
+    t = np.zeros(max_coefficients(pat))
     for f in range(n_cross):
         q = pat.dq[f]
         lo = pat.dlam_off[f]
-        t = np.zeros(q)
         for r in range(pat.droot[f], pat.droot[f + 1], q):
-            if q == 1:
-                root[r, r] += pen[r]
-                continue
-            for a in range(q):
-                for c in range(a):
-                    root[r + a, r + c] = root[r + c, r + a]
-            for c in range(r, size):  # rows of the block, including the block itself
+            if q > 1:
                 for a in range(q):
-                    s = 0.0
-                    for k in range(q):
-                        s += lam[lo + k * q + a] * root[r + k, c]
-                    t[a] = s
-                for a in range(q):
-                    root[r + a, c] = t[a]
-            for c in range(r + q):  # columns of the block
-                for a in range(q):
-                    s = 0.0
-                    for k in range(q):
-                        s += lam[lo + k * q + a] * root[c, r + k]
-                    t[a] = s
-                for a in range(q):
-                    root[c, r + a] = t[a]
+                    for c in range(a):
+                        root[r + a, r + c] = root[r + c, r + a]
+                rows_times(lam, lo, q, True, root, r, r, size, t)
+                columns_times(lam, lo, q, True, root, r, 0, r + q, t)
             for a in range(q):
                 root[r + a, r + a] += pen[r + a]
     n_fixed = fixed.shape[0]
@@ -313,18 +328,8 @@ def factor_root(k, root):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def solve_root(k, root, x):  # type: ignore[no-untyped-def]
-    """Back-substitute the factored root: x = U^-1 root[:k, k]."""
-    for a in range(k - 1, -1, -1):
-        s = root[a, k]
-        for c in range(a + 1, k):
-            s -= root[a, c] * x[c]
-        x[a] = s / root[a, a]
-
-
-@njit(cache=True, nogil=True)
 def back_solve(k, root, z, x):  # type: ignore[no-untyped-def]
-    """x = U^-1 (root[:k, k] + z): a draw of the root coefficients when z is standard normal."""
+    """x = U^-1 (root[:k, k] + z): the solution if z = 0, a draw of it if z is standard normal."""
     for a in range(k - 1, -1, -1):
         s = root[a, k] + z[a]
         for c in range(a + 1, k):

@@ -51,6 +51,7 @@ class Pattern(NamedTuple):
     """
 
     q: Ints  # (D,) coefficients per level of each leading factor
+    q_above: Ints  # (D,) coefficients of all ancestors in the chain together
     z_off: Ints  # (D,) first column of each leading factor in `Zl`
     lam_off: Ints  # (D,) first entry of its q x q factor in the packed lambda vector
     first: Ints  # (D + 1,) first block of each leading factor
@@ -187,9 +188,7 @@ def _pattern(
         counts = np.bincount(codes // max(n_dense, 1), minlength=g.n_levels) if n_dense else np.zeros(g.n_levels)
         ptrs.append(counts.astype(np.int64))
     dense_ptr = _offsets(list(np.concatenate(ptrs))) if depth else np.zeros(1, dtype=np.int64)
-    dense_idx = (
-        np.concatenate([c % max(n_dense, 1) for c in codes_by_depth]) if depth else np.zeros(0, dtype=np.int64)
-    )
+    dense_idx = np.concatenate([c % max(n_dense, 1) for c in codes_by_depth]) if depth else np.zeros(0, dtype=np.int64)
     dense_rel = np.zeros(dense_idx.size, dtype=np.int64)
     for d in range(depth - 1):
         if n_dense:
@@ -216,6 +215,7 @@ def _pattern(
             row_dense[:, f] = at - dense_ptr[level]
     return Pattern(
         q=q,
+        q_above=(q.sum() - np.cumsum(q)).astype(np.int64),
         z_off=_offsets(list(q))[:-1],
         lam_off=np.array([lam_start[i] for i in leading], dtype=np.int64),
         first=first,

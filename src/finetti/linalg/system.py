@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from finetti.linalg import blas, nodes
-from finetti.linalg.downward import _rows, descend, draw_leading, root_sums, unwhiten_root
+from finetti.linalg.downward import descend, draw_leading, root_sums, row_moments, unwhiten_root
 from finetti.linalg.kernels import assemble, eliminate, whiten_root
 from finetti.linalg.layout import Grouping, Layout, analyse
 
@@ -42,7 +43,7 @@ def over_chunks(work: Callable[[slice], None], n: int, grain: int = 1) -> None:
     pieces = min(n, threads * 4)
     edges = np.linspace(0, n, pieces + 1).astype(int)
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, slice(int(a), int(b))) for a, b in zip(edges[:-1], edges[1:], strict=True)]:
+        for done in [pool.submit(work, slice(int(a), int(b))) for a, b in pairwise(edges)]:
             done.result()
 
 
@@ -202,14 +203,34 @@ class BlockSystem:
         """Whether whole evaluations run inside one kernel."""
         return self.k <= SMALL_ROOT
 
-    def _common(self, at: Points) -> tuple:  # type: ignore[type-arg]
-        return (
-            self.layout.pattern, at.lam, at.sigma2, at.row_s2, at.fixed,
-            self.pen_lead, self.pen_root, self.prior, self.se2,
-        )  # fmt: skip
+    @property
+    def _varies(self) -> bool:
+        """Whether a gradient needs a pass over the rows."""
+        return self.se2.size > 0 or self.n_fixed > 0
 
-    def _data(self) -> tuple:  # type: ignore[type-arg]
-        return self.Zl, self.Zd, self.X, self.y, self.panel0, self.root0
+    def _kernel(self, at: Points, mode: int, want_rows: bool, values, conditionals, draws=None) -> None:  # type: ignore[no-untyped-def]
+        """Call the driver kernel, with empty or scratch arrays for what a mode does not fill."""
+        S, C, p, k, n = len(at), int(self.layout.pattern.coef_off[-1]), self.p, self.k, self.y.size
+        n_lam, n_rows = self.layout.n_lambda, n if want_rows else 0
+        if values is None:
+            values = (
+                np.zeros((S, 4)), np.zeros((0, p)), np.zeros((0, p, p)), np.zeros((S, n_lam)), np.zeros((S, n_lam)),
+                np.zeros((0, 1)),
+            )  # fmt: skip
+        if draws is None:
+            draws = (np.zeros(1, dtype=np.int64), np.zeros((0, C)), np.zeros((0, k)))
+        if conditionals is None or len(conditionals) == 2:
+            u, x = conditionals or (np.zeros((1, C)), np.zeros((1, k)))
+            conditionals = (
+                u, np.zeros((1, 0)), np.zeros((1, 0, p)), x, np.zeros((1, k, k)),
+                np.zeros((1, n_rows)), np.zeros((1, n_rows)),
+            )  # fmt: skip
+        nodes.run_nodes(
+            self.layout.pattern, at.lam, at.sigma2, at.row_s2, at.fixed,
+            self.pen_lead, self.pen_root, self.prior, self.se2, self.weights,
+            self.Zl, self.Zd, self.X, self.y, self.panel0, self.root0,
+            mode, want_rows, *values, *conditionals, *draws,
+        )  # fmt: skip
 
     def evaluate(self, points: Points, *, gradient: bool = False) -> Evaluated:
         """Evaluate all nodes, threads over nodes."""
@@ -221,7 +242,7 @@ class BlockSystem:
             at = points[part]
             out = (value[part], x_mean[part], x_chol[part], s1[part], s2[part], rows[part])
             if self.small:
-                nodes.evaluate_nodes(*self._common(at), self.weights, *self._data(), gradient, *out)
+                self._kernel(at, nodes.GRADIENT if gradient else nodes.VALUE, gradient and self._varies, out, None)
             else:
                 for s in range(len(at)):
                     self._evaluate_large(at[s : s + 1], gradient, *(o[s] for o in out))
@@ -244,7 +265,7 @@ class BlockSystem:
             at = points[part]
             mine = tuple(o[part] for o in out)
             if self.small:
-                nodes.condition_nodes(*self._common(at), *self._data(), rows, *mine)
+                self._kernel(at, nodes.CONDITION, rows, None, mine)
             else:
                 for s in range(len(at)):
                     self._condition_large(at[s : s + 1], rows, *(o[s] for o in mine))
@@ -266,7 +287,7 @@ class BlockSystem:
         def work(part: slice) -> None:
             at, mine = points[part], start[part.start : part.stop + 1]
             if self.small:
-                nodes.draw_nodes(*self._common(at), *self._data(), mine, z_lead, z_root, u, x)
+                self._kernel(at, nodes.DRAW, False, None, (u, x), (mine, z_lead, z_root))
             else:
                 for s in range(len(at)):
                     one = slice(int(mine[s]), int(mine[s + 1]))
@@ -315,7 +336,7 @@ class BlockSystem:
         x_mean[:] = np.linalg.solve(U, factor[k, nd:k]) if self.p else 0.0
         if not gradient:
             return
-        need_rows = self.se2.size > 0 or self.n_fixed > 0
+        need_rows = self._varies
         n = self.y.size if need_rows else 0
         u, fit, lev = np.zeros(int(self.layout.pattern.coef_off[-1])), np.zeros(n), np.zeros(n)
         self._descend(at, panel, factor, False, need_rows, u, np.zeros(0), np.zeros((0, 0)), fit, lev, s1, s2)
@@ -336,7 +357,7 @@ class BlockSystem:
                 want_cov, want_rows, u, cov, ux, s1, s2, fit, lev,
             )  # fmt: skip
         elif want_rows:
-            _rows(pat, 0, 0, 0, 0, self.p, self.Zl, self.Zd, self.X, x, V, fit, lev)
+            row_moments(pat, 0, 0, 0, 0, self.p, self.Zl, self.Zd, self.X, x, V, fit, lev)
         return x, V
 
     def _condition_large(self, at, want_rows, u, cov, ux, x, V, fit, lev):  # type: ignore[no-untyped-def]

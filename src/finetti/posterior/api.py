@@ -96,7 +96,9 @@ def fit(
         }
         if any(given.values()):
             names = ", ".join(k for k, v in given.items() if v)
-            raise ModelError(f"{names} belong to the Model that was given; make it with them: fi.Model(formula, {names}=...)")
+            raise ModelError(
+                f"{names} belong to the Model that was given; make it with them: fi.Model(formula, {names}=...)"
+            )
         model = formula
     else:
         model = Model(

@@ -51,10 +51,16 @@ def posterior_dataset(draws: Draws) -> xr.Dataset:
     if "sigma" in hyper:
         add("sigma", hyper["sigma"], ())
     left_out = [f.name for f in design.factors if f.name not in small]
-    attrs = {"inference_library": "finetti", "inference_library_version": version("finetti"), "formula": str(inference.bound.model.formula)}
+    attrs = {
+        "inference_library": "finetti",
+        "inference_library_version": version("finetti"),
+        "formula": str(inference.bound.model.formula),
+    }
     if left_out:
         attrs["left_out"] = ", ".join(f"u_{name}" for name in left_out)
-    return xr.Dataset({k: xr.Variable(dims, values) for k, (dims, values) in variables.items()}, coords=coords, attrs=attrs)
+    return xr.Dataset(
+        {k: xr.Variable(dims, values) for k, (dims, values) in variables.items()}, coords=coords, attrs=attrs
+    )
 
 
 def arviz_data(draws: Draws, dataset: xr.Dataset, log_likelihood: bool | None) -> Any:
@@ -71,7 +77,10 @@ def arviz_data(draws: Draws, dataset: xr.Dataset, log_likelihood: bool | None) -
     }
     if wanted:
         values = draws.log_likelihood().reshape(CHAINS, -1, design.y.size)
-        groups["log_likelihood"] = xr.Dataset({response: (("chain", "draw", "observation"), values)}, coords={**obs, "chain": dataset.chain, "draw": dataset.draw})
+        groups["log_likelihood"] = xr.Dataset(
+            {response: (("chain", "draw", "observation"), values)},
+            coords={**obs, "chain": dataset.chain, "draw": dataset.draw},
+        )
     import arviz as az
 
     if hasattr(az, "InferenceData"):

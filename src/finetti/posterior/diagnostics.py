@@ -91,16 +91,16 @@ def diagnose(inference: Inference, unidentified: tuple[str, ...]) -> Diagnostics
         if not hyper.pareto_k < hyper.threshold:
             ok = False
             warnings.append(
-                f"importance sampling failed its check (Pareto k {hyper.pareto_k:.2f}, limit {hyper.threshold:.2f}): the "
-                "posterior of the hyperparameters has a shape that was not covered. Use more informative priors or a "
-                "simpler covariance (`||`); an independent sampler (method='nuts') is not built yet"
+                f"importance sampling failed its check (Pareto k {hyper.pareto_k:.2f}, limit {hyper.threshold:.2f}): "
+                "the posterior of the hyperparameters has a shape that was not covered. Use more informative priors or "
+                "a simpler covariance (`||`); an independent sampler (method='nuts') is not built yet"
             )
         if not hyper.met:
             ok = False
             warnings.append(
                 f"the Monte Carlo error is above its target (means and sds {mean_error:.3f} against "
-                f"{settings.mean_error}, quantiles {quantile_error:.3f} against {settings.quantile_error} posterior sds). "
-                "Use more informative priors on the standard deviations that the data say little about"
+                f"{settings.mean_error}, quantiles {quantile_error:.3f} against {settings.quantile_error} posterior "
+                "sds). Use more informative priors on the standard deviations that the data say little about"
             )
         assert hyper.modes is not None
         if not hyper.modes.converged:
@@ -110,7 +110,8 @@ def diagnose(inference: Inference, unidentified: tuple[str, ...]) -> Diagnostics
             )
         if len(hyper.modes.theta) > 1:
             warnings.append(
-                f"the posterior of the hyperparameters has {len(hyper.modes.theta)} modes; all were visited and weighted"
+                f"the posterior of the hyperparameters has {len(hyper.modes.theta)} modes; "
+                "all were visited and weighted"
             )
     for label, index in inference.tails.items():
         if index <= 2.0:
@@ -121,16 +122,15 @@ def diagnose(inference: Inference, unidentified: tuple[str, ...]) -> Diagnostics
                 "quantiles are sound. A prior with a lighter tail (half_t(3, s), half_normal(s)) would give it moments"
             )
     if unidentified:
-        warnings.append(
-            "not identified beside unpooled terms, shown as NaN: " + ", ".join(unidentified)
-        )
+        warnings.append("not identified beside unpooled terms, shown as NaN: " + ", ".join(unidentified))
     estimate = inference.estimate
     if estimate is not None:
         if not estimate.converged:
             warnings.append("the maximisation of the marginal likelihood did not converge")
         if estimate.boundary:
             warnings.append(
-                "estimated at the edge of the possible values: " + ", ".join(estimate.boundary)
+                "estimated at the edge of the possible values: "
+                + ", ".join(estimate.boundary)
                 + ". Empirical Bayes then claims a certainty that the data do not give; compare pooling='partial'"
             )
     if design.n_dropped:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from finetti.inference.infer import Inference
 
-__all__ = ["CHAINS", "Draws", "LARGE"]
+__all__ = ["CHAINS", "LARGE", "Draws"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -108,9 +108,7 @@ class Draws:
     def small_factors(self) -> tuple[str, ...]:
         """Grouping factors whose draws are kept in memory."""
         return tuple(
-            f.name
-            for f in self.inference.bound.design.factors
-            if len(f.levels) * len(f.coefficients) * self.n <= LARGE
+            f.name for f in self.inference.bound.design.factors if len(f.levels) * len(f.coefficients) * self.n <= LARGE
         )
 
     def _fill(self) -> None:

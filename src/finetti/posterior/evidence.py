@@ -29,7 +29,7 @@ def log_evidence(inference: Inference) -> Evidence:
     unpooled = [name for name, kind in bound.pooling.items() if kind == "none"]
     if improper:
         raise PriorError(
-            f"the evidence needs proper priors: that of {', '.join(improper)} is improper, so that the evidence is only "
+            f"the evidence needs proper priors: that of {', '.join(improper)} is improper, so that it is only "
             "defined up to a constant. Give it a proper prior, such as normal(mean, sd) or half_t(3, scale)"
         )
     if unpooled:

@@ -80,7 +80,7 @@ def _group_kinds(inference: Inference, groups: str | Mapping[str, str]) -> dict[
     for f in inference.coordinates.factors:
         if f.pooling == "none" and chosen[f.name] != "known":
             raise PredictionError(
-                f"the term {f.name!r} is not pooled, so that the fit has no parent distribution or population value for "
-                f"it: {chosen[f.name]!r} cannot be predicted. Fit with pooling='partial', or predict known groups"
+                f"the term {f.name!r} is not pooled, so that the fit has no parent distribution or population value "
+                f"for it: {chosen[f.name]!r} cannot be predicted. Fit with pooling='partial', or predict known groups"
             )
     return chosen

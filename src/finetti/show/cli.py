@@ -124,7 +124,7 @@ def fit(
     method: Annotated[str, typer.Option(help="How to compute the posterior.")] = "auto",
     draws: Annotated[int, typer.Option(min=4, help="Posterior draws to keep.")] = 4000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same numbers.")] = 0,
-    probs: Annotated[str, typer.Option(metavar="P,P,...", help="Quantiles of the summary.")] = "0.05,0.5,0.95",
+    probs: Annotated[str, typer.Option(metavar="P,P,...", help="Quantiles of the tables.")] = "0.05,0.5,0.95",
     out: Annotated[
         str | None, typer.Option("--out", metavar="DIR", help="Write tables, draws, figures and report.html there.")
     ] = None,
@@ -135,6 +135,7 @@ def fit(
     from time import perf_counter
 
     from finetti.show import arguments, outputs, text
+    from finetti.show.reading import Reading
     from finetti.show.report import Entry
 
     options: dict[str, Any] = {
@@ -157,7 +158,7 @@ def fit(
 
     with _progress(quiet) as report_progress:
         start = perf_counter()
-        fitted = compute(formula, path, progress=report_progress, **options)
+        fitted = Reading(compute(formula, path, progress=report_progress, **options))
         seconds = perf_counter() - start
 
     usual: dict[str, Any] = {

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from finetti.show import outputs, text
+from finetti.show.reading import Reading
 from finetti.show.report import Entry
 
 __all__ = ["STUDIES", "run"]
@@ -66,7 +67,7 @@ def run(out: str, *, quiet: bool, command: str, progress: Callable[[bool], Any])
     for study in STUDIES:
         with progress(quiet) as report_progress:
             start = perf_counter()
-            fitted = fit(study.formula, datasets.load(study.dataset), progress=report_progress)
+            fitted = Reading(fit(study.formula, datasets.load(study.dataset), progress=report_progress))
             seconds = perf_counter() - start
         folder = outputs.prepare(directory / study.dataset)
         call = f"fit = fi.fit({study.formula!r}, fi.datasets.load({study.dataset!r}))"

@@ -15,6 +15,7 @@ __all__ = ["MISSING", "count", "decimals", "duration", "number", "plural", "shar
 MISSING = "–"
 _MOST_DECIMALS = 7  # beyond this a column is unreadable, and scientific notation is clearer
 _LARGEST_PLAIN = 1e9
+_LARGEST_COUNT = 10_000_000
 
 
 def decimals(sd: float, digits: int = 3) -> int | None:
@@ -72,12 +73,14 @@ def significant(value: float, digits: int) -> str:
 
 
 def count(value: float) -> str:
-    """Write a count with thousands apart: 12,345.
+    """Write a count with thousands apart; beyond ten million only its size, for an ess there means "exact".
 
-    >>> count(12345.0)
-    '12,345'
+    >>> count(12345.0), count(3.2e11)
+    ('12,345', '>10,000,000')
     """
-    return MISSING if not math.isfinite(float(value)) else f"{round(float(value)):,}"
+    if not math.isfinite(float(value)):
+        return MISSING
+    return f"{round(float(value)):,}" if value <= _LARGEST_COUNT else f">{_LARGEST_COUNT:,}"
 
 
 def plural(n: int, noun: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from finetti.errors import FinettiError
 from finetti.show.pictures import pictures
+from finetti.show.reading import Reading, sentences
 from finetti.show.report import Entry, html
 from finetti.show.text import board
 
@@ -73,6 +74,7 @@ def write_entry(entry: Entry, directory: Path, *, vector: bool = True) -> tuple[
     vector : bool
         Whether figures are written as SVG too.
     """
+    entry = replace(entry, fit=Reading(entry.fit))
     fit, names, files = entry.fit, _Names(), []
 
     def write(name: str, content: str) -> None:
@@ -87,11 +89,9 @@ def write_entry(entry: Entry, directory: Path, *, vector: bool = True) -> tuple[
     table("summary.csv", fit.summary(probs=tuple(entry.probs)), index_label="label")
     table("priors.csv", fit.priors, index_label="label")
     for group in fit.group_names:
-        table(f"{names.new(f'groups-{group}')}.csv", fit.groups(group), index=False)
+        table(f"{names.new(f'groups-{group}')}.csv", fit.groups(group, probs=tuple(entry.probs)), index=False)
     checked = "passed its own check" if fit.diagnostics.ok else "FAILED its own check"
-    lines = [*fit.diagnostics.lines()]
-    lines += [w for w in fit.diagnostics.warnings if w not in lines]
-    write("diagnostics.txt", "\n".join([f"This fit {checked}.", *lines]) + "\n")
+    write("diagnostics.txt", "\n".join([f"This fit {checked}.", *(line for line, _ in sentences(fit))]) + "\n")
     fit.posterior.to_netcdf(directory / "posterior.nc", engine="h5netcdf")
     files.append(directory / "posterior.nc")
 

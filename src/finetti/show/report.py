@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from html import escape
 from importlib import metadata, resources
@@ -18,8 +18,9 @@ from typing import Any
 from finetti.show.arguments import as_python
 from finetti.show.numbers import duration, number, plural
 from finetti.show.pictures import Picture, pictures
+from finetti.show.reading import Reading, pooling_of, sentences
 from finetti.show.tables import Table, groups_table, priors_table, summary_table
-from finetti.show.text import FAILED, board
+from finetti.show.text import FAILED, POOLED, board
 
 __all__ = ["Entry", "html"]
 
@@ -39,7 +40,7 @@ class Entry:
     story, source : str
         One sentence on the question, and where the data come from.
     probs : sequence of float
-        Quantiles of the summary.
+        Quantiles of the tables.
     seconds : float, optional
         Time that the fit took.
     call : str, optional
@@ -92,6 +93,7 @@ def _p(text: str, kind: str = "") -> str:
 
 
 def _section(i: int, entry: Entry) -> str:
+    entry = replace(entry, fit=Reading(entry.fit))
     fit = entry.fit
     parts = [f'<section id="fit-{i}">', f"<h2>{escape(entry.title)}</h2>"]
     if entry.story:
@@ -100,7 +102,7 @@ def _section(i: int, entry: Entry) -> str:
         words = "".join(f"<li>{escape(w)}</li>" for w in fit.diagnostics.warnings)
         parts.append(f'<div class="banner" role="alert"><strong>{escape(FAILED)}</strong><ul>{words}</ul></div>')
     parts.append(_facts(entry))
-    parts += ["<h3>Model</h3>", f"<pre>{escape(board(fit))}</pre>"]
+    parts += ["<h3>Model</h3>", _board(board(fit))]
     parts += ["<h3>Summary</h3>", _table(summary_table(fit, entry.probs))]
     parts.append(
         _p("Posterior mean, standard deviation and quantiles; ess: effective sample size; "
@@ -110,6 +112,15 @@ def _section(i: int, entry: Entry) -> str:
     parts += ["<h3>Data and priors</h3>", _data(entry), _table(priors_table(fit))]
     parts += ["<h3>Diagnostics</h3>", _diagnostics(fit), "</section>"]
     return "\n".join(parts)
+
+
+def _board(text: str) -> str:
+    """Return the model with every line in a block of its own, which wraps under itself where the page is narrow."""
+    lines = []
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        lines.append(f'<span style="--indent:{indent}ch">{escape(line.lstrip())}\n</span>')
+    return f'<pre class="board">{"".join(lines)}</pre>'
 
 
 def _facts(entry: Entry) -> str:
@@ -129,16 +140,16 @@ def _groups(entry: Entry) -> str:
     drawn = entry.figures if entry.figures is not None else pictures(fit)
     parts = []
     for group in fit.group_names:
-        parts.append(f"<h3>{escape(str(group))}: from raw to partially pooled</h3>")
+        parts.append(f"<h3>{escape(str(group))}: from raw to {POOLED[pooling_of(fit, group)]}</h3>")
         for picture in drawn:
             if picture.group == group:
                 data = base64.b64encode(picture.png).decode("ascii")
                 parts.append(f'<figure><img src="data:image/png;base64,{data}" alt="{escape(picture.title)}"></figure>')
-        table = groups_table(fit, group, MOST_LEVELS)
+        table = groups_table(fit, group, MOST_LEVELS, entry.probs)
         parts.append(_table(table))
         words = (
-            "raw: the group's own least-squares estimate. weight: share of its own data in the pooled estimate. "
-            "pooled: posterior mean."
+            "raw: the group's own least-squares estimate. weight: share of its own data in the posterior mean. "
+            f"{next(c.title for c in table.columns if c.name == 'mean')}: posterior mean."
         )
         if table.omitted:
             words += f" {table.omitted:,} levels in the middle are left out here; the CSV file has them all."
@@ -158,12 +169,17 @@ def _table(table: Table) -> str:
         if table.gap is not None and i == table.gap:
             lines.append(f'<tr><td class="gap" colspan="{len(row)}">… {table.omitted:,} more …</td></tr>')
         cells = (
-            f"<td{kind(c)}>{_bar(cell) if c.name == 'weight' else ''}{escape(cell)}</td>"
+            f"<td{kind(c)}>{_bar(cell) if c.name == 'weight' else ''}{_breakable(cell)}</td>"
             for c, cell in zip(table.columns, row, strict=True)
         )
         lines.append(f"<tr>{''.join(cells)}</tr>")
     body = "\n".join(lines)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+
+
+def _breakable(cell: str) -> str:
+    """Escape a cell; a label may break before its bracket, "sd_county" over "[Intercept]"."""
+    return escape(cell).replace("[", "<wbr>[")
 
 
 def _bar(cell: str) -> str:
@@ -192,11 +208,7 @@ def _data(entry: Entry) -> str:
 
 
 def _diagnostics(fit: Any) -> str:
-    found = fit.diagnostics
-    lines = list(found.lines())
-    lines += [w for w in found.warnings if w not in lines]
-    warned = set(found.warnings)
-    kinds = ((' class="warned"' if line in warned else "", line) for line in lines)
+    kinds = ((' class="warned"' if warned else "", line) for line, warned in sentences(fit))
     items = (f"<li{kind}>{escape(line)}</li>" for kind, line in kinds)
     return f"<ul>{''.join(items)}</ul>"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetti.show.numbers import MISSING, count, decimals, number, shared_decimals, significant
+from finetti.show.reading import pooling_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +108,9 @@ def summary_table(fit: Any, probs: Sequence[float] = (0.05, 0.5, 0.95)) -> Table
     return Table(columns, tuple(rows))
 
 
-def groups_table(fit: Any, group: str, most: int | None = None) -> Table:
+def groups_table(
+    fit: Any, group: str, most: int | None = None, probs: Sequence[float] = (0.05, 0.5, 0.95)
+) -> Table:
     """Return `fit.groups(group)` as text; decimals are shared by all levels of one coefficient.
 
     Parameters
@@ -117,14 +120,17 @@ def groups_table(fit: Any, group: str, most: int | None = None) -> Table:
         The grouping factor.
     most : int, optional
         Show at most this many levels, the first and the last ones. Default: all.
+    probs : sequence of float
+        Quantiles.
     """
-    frame = fit.groups(group)
+    frame = fit.groups(group, probs=tuple(probs))
+    quantiles = _quantiles(frame)
     names = list(dict.fromkeys(frame["coefficient"]))
     levels = list(dict.fromkeys(frame["level"]))
     omitted, gap = 0, None
     places = {}
     for name, part in frame.groupby("coefficient", sort=False):
-        sds = [_scale(s, np.array([a, b])) for s, a, b in part[["sd", "q5", "q95"]].to_numpy(float)]
+        sds = [_scale(row[0], row[1:]) for row in part[["sd", *quantiles]].to_numpy(float)]
         places[name] = shared_decimals(sds)
     if most is not None and len(levels) > most:
         head = levels[: (most + 1) // 2]
@@ -132,7 +138,6 @@ def groups_table(fit: Any, group: str, most: int | None = None) -> Table:
         omitted = len(levels) - len(head) - len(tail)
         gap = int(frame["level"].isin(head).sum())
         frame = frame[frame["level"].isin([*head, *tail])]
-    quantiles = _quantiles(frame)
     columns = (
         Column("level", group, right=False),
         *([Column("coefficient", "coefficient", right=False)] if names != ["Intercept"] else []),
@@ -141,7 +146,7 @@ def groups_table(fit: Any, group: str, most: int | None = None) -> Table:
         Column("raw_se", "raw se", spare=2),
         Column("weight", "weight"),
         Column("population", "population", spare=3),
-        Column("mean", "pooled"),
+        Column("mean", "estimate" if pooling_of(fit, group) == "none" else "pooled"),
         Column("sd", "sd", spare=1),
         *(Column(q, _quantile_title(q), spare=4 if q == "q50" else 0) for q in quantiles),
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from textwrap import fill
+from textwrap import fill, wrap
 from typing import TYPE_CHECKING, Any
 
 from finetti.show.numbers import duration, plural
+from finetti.show.reading import Reading, pooling_of, sentences
 from finetti.show.tables import Table, groups_table, summary_table
 
 if TYPE_CHECKING:
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-__all__ = ["banner", "board", "console", "diagnostics", "print_fit", "rich_table"]
+__all__ = ["banner", "board", "console", "diagnostics", "print_fit", "rich_table", "wrapped"]
 
 PIPED_WIDTH = 120
 MOST_LEVELS = 20  # per grouping factor; of more, the first and last few, and all of them in the CSV file
 _FEW = 12
+POOLED = {"partial": "partially pooled", "empirical": "partially pooled", "complete": "completely pooled",
+          "none": "not pooled"}  # fmt: skip
 FAILED = "DO NOT USE THIS RESULT: it failed its own check"
 
 
@@ -102,16 +105,34 @@ def banner(fit: Any) -> RenderableType | None:
 
 def diagnostics(fit: Any, width: int = PIPED_WIDTH) -> list[Text]:
     """Return the diagnostics in words, one sentence to a bullet, warnings in yellow."""
-    found = fit.diagnostics
-    lines = list(found.lines())
-    lines += [line for line in found.warnings if line not in lines]
-    return [_bullet(line, width, "yellow" if line in found.warnings else "") for line in lines]
+    return [_bullet(line, width, "yellow" if warned else "") for line, warned in sentences(fit)]
 
 
 def _bullet(line: str, width: int, style: str = "") -> Text:
     from rich.text import Text
 
     return Text(fill(line, max(20, width), initial_indent="  • ", subsequent_indent="    "), style=style)
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """Break a line of the board that is too wide: at a remark or a relation first, else between words.
+
+    >>> wrapped("  u[j] ~ Normal(0, sd²)   j = 1, …, 8", 30)
+    ['  u[j] ~ Normal(0, sd²)', '      j = 1, …, 8']
+    """
+    lines = []
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    while len(line) > width:
+        start = len(line) - len(line.lstrip())
+        at = max(line.rfind("   ", start, width + 3), line.rfind(" ~ ", start, width))
+        if at <= start:
+            first = wrap(line.strip(), max(20, width - start), break_long_words=False, break_on_hyphens=False)[0]
+            at = start + len(first)
+        if not line[at:].strip():
+            break
+        lines.append(line[:at].rstrip())
+        line = indent + line[at:].lstrip()
+    return [*lines, line]
 
 
 def board(fit: Any) -> str:
@@ -140,7 +161,7 @@ def print_fit(
     title, subtitle : str
         What was fitted.
     probs : sequence of float
-        Quantiles of the summary.
+        Quantiles of the tables.
     seconds : float, optional
         Time that the fit took.
     most_levels : int
@@ -151,6 +172,8 @@ def print_fit(
     from rich.rule import Rule
     from rich.text import Text
 
+    fit = Reading(fit)
+
     def heading(words: str, aside: str = "") -> None:
         out.print()
         out.print(Text(words, style="bold").append(f"  {aside}" if aside else "", style="dim not bold"))
@@ -159,9 +182,9 @@ def print_fit(
     if subtitle:
         out.print(Text(subtitle, style="dim"))
     heading("Model")
-    # A line wider than the terminal wraps there; the board itself is never rewritten.
     for line in board(fit).splitlines():
-        out.print(Text(f"  {line}" if line else ""), soft_wrap=True)
+        for part in wrapped(f"  {line}" if line else "", max(40, out.width)):
+            out.print(Text(part), soft_wrap=True)
     warning = banner(fit)
     if warning is not None:
         out.print()
@@ -170,8 +193,8 @@ def print_fit(
     _print_table(out, summary_table(fit, probs))
     for group in fit.group_names:
         total = fit.groups(group)["level"].nunique()
-        table = groups_table(fit, group, None if total <= most_levels else min(_FEW, most_levels))
-        aside = "raw estimate → partially pooled; weight = share of the group's own data"
+        table = groups_table(fit, group, None if total <= most_levels else min(_FEW, most_levels), probs)
+        aside = f"raw estimate → {POOLED[pooling_of(fit, group)]}; weight = share of the group's own data"
         heading(f"Groups: {group}", f"{plural(total, 'level')}; {aside}")
         _print_table(out, table)
         if table.omitted:

@@ -1,0 +1,54 @@
+"""A fit as `show` reads it: each table is computed once, however often it is printed, drawn and written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Reading", "pooling_of", "sentences"]
+
+PROBS = (0.05, 0.5, 0.95)
+
+
+class Reading:
+    """A fit that remembers its tables; everything else is the fit's own.
+
+    A table of 85 counties takes 50 ms to make, and is asked for by the terminal, the figures, the page and the files.
+    """
+
+    def __init__(self, fit: Any) -> None:
+        self._fit = fit._fit if isinstance(fit, Reading) else fit
+        self._tables: dict[tuple[Any, ...], pd.DataFrame] = fit._tables if isinstance(fit, Reading) else {}
+
+    def summary(self, probs: Sequence[float] = PROBS) -> pd.DataFrame:
+        """As `Fit.summary`."""
+        key = ("summary", *probs)
+        if key not in self._tables:
+            self._tables[key] = self._fit.summary(probs=tuple(probs))
+        return self._tables[key]
+
+    def groups(self, group: str, probs: Sequence[float] = PROBS) -> pd.DataFrame:
+        """As `Fit.groups`."""
+        key = ("groups", group, *probs)
+        if key not in self._tables:
+            self._tables[key] = self._fit.groups(group, probs=tuple(probs))
+        return self._tables[key]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fit, name)
+
+
+def sentences(fit: Any) -> list[tuple[str, bool]]:
+    """Return the diagnostics, a sentence each, and whether it is a warning; no warning is said twice."""
+    found = fit.diagnostics
+    lines = [(line, any(w in line for w in found.warnings)) for line in found.lines()]
+    said = [line for line, _ in lines]
+    return lines + [(w, True) for w in found.warnings if not any(w in line for line in said)]
+
+
+def pooling_of(fit: Any, group: str) -> str:
+    """Return how a term was pooled: "partial", "empirical", "complete" or "none"."""
+    return str(fit.model.pooling.get(group, "partial"))

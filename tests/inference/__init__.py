@@ -1,0 +1,1 @@
+"""Tests of the inner and the outer step."""

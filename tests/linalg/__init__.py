@@ -1,0 +1,1 @@
+"""Tests of the block elimination and its drivers."""
