@@ -6,6 +6,7 @@ one-way normal model at known standard deviations: raw, weight, estimate = weigh
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,7 +28,7 @@ class FakeDiagnostics:
         return [
             "Method: exact Gaussian inner step, tensor quadrature over 1 hyperparameter (41 nodes).",
             "Monte Carlo error: at most 1.1 % of a posterior sd.",
-            *self.warnings,
+            *(f"Warning: {w}" for w in self.warnings),
         ]
 
     def as_dict(self):
@@ -42,8 +43,11 @@ class FakeFit:
         self.group_names = tuple(tables)
         self.formula = formula or f"{response} ~ 1 + " + " + ".join(f"(1 | {g})" for g in tables)
         inner = SimpleNamespace(formula=SimpleNamespace(response=SimpleNamespace(expression=response)))
-        self.model = type("FakeBound", (), {"__str__": lambda s: BOARD, "model": inner,
-                                            "design": SimpleNamespace(n_dropped=0)})()  # fmt: skip
+        factors = tuple(SimpleNamespace(name=g, coefficients=tuple(dict.fromkeys(t["coefficient"])))
+                        for g, t in tables.items())  # fmt: skip
+        design = SimpleNamespace(n_dropped=0, columns=("Intercept",), factors=factors)
+        members = {"__str__": lambda s: BOARD, "model": inner, "design": design, "pooling": {}}
+        self.model = type("FakeBound", (), members)()
         self.diagnostics = FakeDiagnostics(ok, warnings)
         self.n_rows = int(sum(t["n"].sum() for t in tables.values()))
         self.posterior = xr.Dataset({"sigma": (("chain", "draw"), np.ones((4, 10)))})
@@ -63,8 +67,13 @@ class FakeFit:
             index=pd.Index(["beta[Intercept]", "sd_school[Intercept]"], name="label"),
         )  # fmt: skip
 
-    def groups(self, group):
-        return self._tables[group].copy()
+    def groups(self, group, probs=(0.05, 0.5, 0.95)):
+        table = self._tables[group].copy()
+        if tuple(probs) != (0.05, 0.5, 0.95):
+            table = table.drop(columns=["q5", "q50", "q95"])
+            for p in probs:
+                table[f"q{100 * p:g}"] = table["mean"] + NormalDist().inv_cdf(p) * table["sd"]
+        return table
 
 
 def group_table(levels, n, raw, raw_se, population=0.0, tau=1.0, coefficient="Intercept"):

@@ -131,7 +131,7 @@ def test_all_numbers_equal():
 
 
 def test_defaults_are_the_first_group_and_coefficient(subjects):
-    assert plots.shrinkage_figure(subjects).axes[0].get_xlabel() == "Reaction: Intercept by Subject"
+    assert plots.shrinkage_figure(subjects).axes[0].get_xlabel() == "Reaction at Days = 0, by Subject"
 
 
 @pytest.mark.parametrize(

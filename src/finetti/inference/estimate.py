@@ -40,9 +40,24 @@ class WeightedNodes:
         return out
 
     def moments(self, at_nodes: Floats, at_dense: Floats | None) -> tuple[Floats, Floats, Floats, Floats]:
-        """Mean, sd, and the Monte Carlo errors of both, of k functions: (S, k) at nodes, (M, k) at dense points."""
-        if self.surrogate is not None and at_dense is not None:
-            return self.surrogate.moments(at_nodes, at_dense)
+        """Mean, sd, and the Monte Carlo errors of both, of k functions: (S, k) at nodes, (M, k) at dense points.
+
+        The control variate serves each moment whose error it lowers; where the polynomial misses a
+        tail it would not, and the plain weighted nodes are used.
+        """
+        plain = self._plain_moments(at_nodes)
+        if self.surrogate is None or at_dense is None:
+            return plain
+        controlled = self.surrogate.moments(at_nodes, at_dense)
+        use_mean, use_sd = controlled[2] <= plain[2], controlled[3] <= plain[3]
+        return (
+            np.where(use_mean, controlled[0], plain[0]),
+            np.where(use_sd, controlled[1], plain[1]),
+            np.where(use_mean, controlled[2], plain[2]),
+            np.where(use_sd, controlled[3], plain[3]),
+        )
+
+    def _plain_moments(self, at_nodes: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         mean = self.weights @ at_nodes
         sd = np.sqrt(np.maximum(self.weights @ (at_nodes - mean) ** 2, 0.0))
         root = np.sqrt(self.n_replicates)
@@ -52,9 +67,14 @@ class WeightedNodes:
         return mean, sd, means.std(axis=0, ddof=1) / root, sds.std(axis=0, ddof=1) / root
 
     def quantiles(self, at_nodes: Floats, at_dense: Floats | None, probs: Floats) -> tuple[Floats, Floats]:
-        """Quantiles (P,) of one function, and their Monte Carlo errors."""
-        if self.surrogate is not None and at_dense is not None:
-            return self.surrogate.quantiles(at_nodes, at_dense, probs)
+        """Quantiles (P,) of one function, and their Monte Carlo errors; the control variate where it helps."""
+        plain, error = self._plain_quantiles(at_nodes, probs)
+        if self.surrogate is None or at_dense is None:
+            return plain, error
+        controlled, lower = self.surrogate.quantiles(at_nodes, at_dense, probs)
+        return np.where(lower <= error, controlled, plain), np.minimum(lower, error)
+
+    def _plain_quantiles(self, at_nodes: Floats, probs: Floats) -> tuple[Floats, Floats]:
         value = weighted_quantiles(at_nodes, self.weights, probs)
         each = np.array(
             [

@@ -15,13 +15,12 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
 
 from finetti.inference.estimate import WeightedNodes
 from finetti.inference.modes import Modes, find_modes
 from finetti.inference.proposal import Mixture, SobolStream, laplace_mixture, refit
 from finetti.inference.surrogate import Surrogate, fit_surrogate, n_terms
-from finetti.inference.weights import effective_fraction, k_threshold, normalise, smooth
+from finetti.inference.weights import effective_fraction, k_threshold, log_sum_exp, normalise, smooth
 
 __all__ = ["HyperPosterior", "Progress", "Settings", "Target", "explore", "single_node"]
 
@@ -180,7 +179,7 @@ def explore(
     entropy = np.random.SeedSequence(seed)
     pilot_seed, dense_seed, *replicate_seeds = entropy.spawn(2 + settings.replicates)
     report("finding the mode", 0, None)
-    modes = find_modes(target.gradient, target.starts(), target.curvature(), central=not dear)
+    modes = find_modes(target.gradient, target.starts(), target.curvature(), dear=dear)
     proposal = laplace_mixture(modes.theta, modes.covariance, modes.height, 20.0 if dear else 5.0)
     if not dear:
         report("adapting the proposal", 0, None)
@@ -241,10 +240,11 @@ def _pilot(target: Target, proposal: Mixture, seed: np.random.SeedSequence) -> M
         thetas.append(theta)
         log_ps.append(log_p)
         used.append(first if attempt == 0 else proposal)
-        if fraction > 0.8 or attempt == 3:
+        # the first pilot always pays for a refit: it takes the skewness out
+        if (fraction > 0.8 and attempt > 0) or attempt == 3:
             return proposal
         everything = np.concatenate(thetas)
-        mixed = logsumexp(np.stack([q.log_density(everything) for q in used]), axis=0) - np.log(len(used))
+        mixed = log_sum_exp(np.stack([q.log_density(everything) for q in used], axis=1)) - np.log(len(used))
         weights = normalise(np.concatenate(log_ps) - mixed)
         proposal = refit(proposal, everything, weights)
     return proposal
@@ -252,8 +252,8 @@ def _pilot(target: Target, proposal: Mixture, seed: np.random.SeedSequence) -> M
 
 def _second_moment(log_w: Floats, log_tilt: Floats) -> float:
     """E[w^2] / E[w]^2 under the tilted distribution: one over the effective fraction."""
-    a = logsumexp(2.0 * log_w + log_tilt) - logsumexp(log_tilt)
-    b = logsumexp(log_w + log_tilt) - logsumexp(log_tilt)
+    a = float(log_sum_exp(2.0 * log_w + log_tilt) - log_sum_exp(log_tilt))
+    b = float(log_sum_exp(log_w + log_tilt) - log_sum_exp(log_tilt))
     return float(np.exp(min(a - 2.0 * b, 700.0))) if np.isfinite(b) else np.inf
 
 
@@ -296,10 +296,10 @@ def _assess(
     w = normalise(log_w)
     theta, d = nodes.theta, nodes.theta.shape[1]
     log_z = np.array(
-        [logsumexp(nodes.log_ratio[nodes.replicate == r]) - np.log(np.sum(nodes.replicate == r)) for r in range(R)]
+        [log_sum_exp(nodes.log_ratio[nodes.replicate == r]) - np.log(np.sum(nodes.replicate == r)) for r in range(R)]
     )
-    z = np.exp(log_z - logsumexp(log_z) + np.log(R))
-    log_evidence = float(logsumexp(log_z) - np.log(R))
+    z = np.exp(log_z - log_sum_exp(log_z) + np.log(R))
+    log_evidence = float(log_sum_exp(log_z) - np.log(R))
     surrogate = fit_surrogate(proposal, theta, nodes.log_ratio, nodes.replicate, dense_seed)
     if surrogate is not None and surrogate.residual_sd > USEFUL_SURROGATE and not dear:
         surrogate = None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtri, gammaln, logsumexp, ndtri
+from scipy.special import chdtri, gammaln, ndtr, ndtri
 
 from finetti.inference.warp import Warp, fit_warp, identity_warp
+from finetti.inference.weights import log_sum_exp
 
 __all__ = ["Mixture", "SobolStream", "laplace_mixture", "refit"]
 
@@ -33,6 +36,19 @@ class SobolStream:
         return np.clip(u, 2.0**-33, 1.0 - 2.0**-33)
 
 
+@lru_cache(maxsize=8)
+def _stretch(df: float) -> Callable[[Floats], Floats]:
+    """sqrt(df / chi2) at a normal score: a spline of the chi-square's inverse, good to 1e-9.
+
+    The inverse itself would cost more than everything else that is done to a point.
+    """
+    from scipy.interpolate import CubicSpline
+
+    score = np.linspace(-6.5, 6.5, 1001)
+    spline = CubicSpline(score, 0.5 * np.log(df / chdtri(df, ndtr(score))))
+    return lambda x: np.exp(spline(x))
+
+
 @dataclass(frozen=True)
 class Mixture:
     """K multivariate t components of phi: means (K, d), lower Cholesky scales (K, d, d), weights (K,).
@@ -54,7 +70,7 @@ class Mixture:
         """Map points of (0, 1)^(d + 2) to the mixture: d normals, one chi-square, one component."""
         d = self.d
         which = np.minimum(np.searchsorted(np.cumsum(self.weights), u[:, d + 1]), self.weights.size - 1)
-        z = ndtri(u[:, :d]) * np.sqrt(self.df / chdtri(self.df, u[:, d]))[:, None]
+        z = ndtri(u[:, :d]) * _stretch(self.df)(ndtri(u[:, d]))[:, None]
         return self.warp.forward(self.means[which] + np.einsum("sij,sj->si", self.scales[which], z))
 
     def component_log_density(self, theta: Floats) -> Floats:
@@ -71,7 +87,7 @@ class Mixture:
         return out
 
     def log_density(self, theta: Floats) -> Floats:
-        return logsumexp(self.component_log_density(theta), axis=1)
+        return log_sum_exp(self.component_log_density(theta))
 
     def with_df(self, df: float) -> Mixture:
         return replace(self, df=df)
@@ -96,7 +112,7 @@ def laplace_mixture(modes: Floats, covariances: Floats, heights: Floats, df: flo
     """One t per mode with the inverse Hessian as scale, weighted by the Laplace evidence of each."""
     scales = _cholesky(covariances)
     log_mass = heights + np.sum(np.log(np.diagonal(scales, axis1=1, axis2=2)), axis=1)
-    weights = np.exp(log_mass - logsumexp(log_mass))
+    weights = np.exp(log_mass - log_sum_exp(log_mass))
     return _with_safety(modes, scales, np.maximum(weights, 0.05), df, identity_warp(modes.shape[1]))
 
 
@@ -117,7 +133,7 @@ def refit(old: Mixture, theta: Floats, weights: Floats) -> Mixture:
         except np.linalg.LinAlgError:
             return old
     log_density = old.component_log_density(theta)
-    mine = np.exp(log_density[:, :K] - logsumexp(log_density[:, :K], axis=1, keepdims=True))
+    mine = np.exp(log_density[:, :K] - log_sum_exp(log_density[:, :K])[:, None])
     means, scales, mass = old.means[:K].copy(), old.scales[:K].copy(), np.zeros(K)
     shrink = (old.df - 2.0) / old.df  # a t with this scale matrix has the nodes' covariance
     for k in range(K):

@@ -29,11 +29,12 @@ __all__ = ["Surrogate", "fit_surrogate", "n_terms"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-DENSE_POINTS = 2**13
+# dense points of each replicate
+DENSE_POINTS = 2**10
 # monomials beyond this would cost more than the nodes they save
 MOST_TERMS = 400
 # the polynomial is fitted where the log density is within this (plus d) of its top
-DEPTH = 7.0
+DEPTH = 4.0
 # share of the mean weight that nodes with little posterior mass keep in the fit
 FLOOR = 0.05
 # half-width in probability over which the density at a quantile is taken
@@ -44,33 +45,41 @@ DENSITY_BAND = 0.02
 class Surrogate:
     """Dense weighted points, and what the nodes add to them.
 
-    theta (M, d) : dense proposal points
-    weights (M,) : normalised surrogate weights, for draws
-    dense (M, R) : surrogate weights of each replicate's own polynomial, relative to the mean weight
+    theta (M, d) : dense proposal points, an independent scrambling for each replicate, one after another
+    dense (M,) : weights from the polynomial fitted without the replicate, relative to the mean weight
     residual (S,) : w - s at the nodes; replicate (S,)
     residual_sd : of log w around the polynomial, at nodes left out of its fit
     degree : of the polynomial
     """
 
     theta: Floats
-    weights: Floats
     dense: Floats
     residual: Floats
     replicate: Ints
     residual_sd: float
     degree: int
 
+    @property
+    def n_replicates(self) -> int:
+        return int(self.replicate.max()) + 1
+
+    @property
+    def weights(self) -> Floats:
+        """Dense weights that sum to one."""
+        return self.dense / self.dense.sum()
+
     def _per_replicate(self, at_nodes: Floats, at_dense: Floats) -> tuple[Floats, Floats]:
         """Unnormalised expectations (R, ...) and normalisers (R,) of each replicate."""
-        R, M = self.dense.shape[1], self.dense.shape[0]
-        numerator = np.tensordot(self.dense, at_dense, axes=(0, 0)) / M
-        normaliser = self.dense.mean(axis=0)
-        weighted = self.residual.reshape(-1, *([1] * (at_nodes.ndim - 1))) * at_nodes
-        for r in range(R):
-            mine = self.replicate == r
-            numerator[r] += weighted[mine].mean(axis=0)
-            normaliser[r] += self.residual[mine].mean()
-        return numerator, normaliser
+        R = self.n_replicates
+        columns = at_nodes.reshape(at_nodes.shape[0], -1)
+        dense_columns = at_dense.reshape(at_dense.shape[0], -1)
+        # row r averages over the nodes of replicate r
+        average = (self.replicate == np.arange(R)[:, None]).astype(float)
+        average /= average.sum(axis=1, keepdims=True)
+        normaliser = self.dense.reshape(R, -1).mean(axis=1) + average @ self.residual
+        numerator = (dense_columns * self.dense[:, None]).reshape(R, -1, dense_columns.shape[1]).mean(axis=1)
+        numerator += average @ (columns * self.residual[:, None])
+        return numerator.reshape(R, *at_nodes.shape[1:]), normaliser
 
     def expect(self, at_nodes: Floats, at_dense: Floats) -> tuple[Floats, Floats]:
         """Posterior expectation of f(theta), (S, ...) at nodes and (M, ...) at dense points, and its mcse."""
@@ -182,12 +191,12 @@ def fit_surrogate(
     radius = float(np.sqrt(np.max(np.sum(z[core] ** 2, axis=1))))
     chart = _Chart(proposal, centre, L, radius)
     z, lost = chart.inside(z)
-    dense = proposal.sample(SobolStream(d + 2, seed).next(DENSE_POINTS))
+    dense = proposal.sample(np.concatenate([SobolStream(d + 2, s).next(DENSE_POINTS) for s in seed.spawn(R)]))
     phi_dense = proposal.warp.inverse(dense)
     log_q_dense = proposal.log_density(dense) + proposal.warp.log_slope(phi_dense)
     z_dense, lost_dense = chart.inside(chart.z(phi_dense))
 
-    best: tuple[float, int, Floats, Floats, Floats] | None = None
+    best: tuple[float, int, Floats, Floats] | None = None
     fit_weight = np.where(core, w + FLOOR, 0.0)
     target = np.where(core, log_p, 0.0)
     for degree in (2, 3, 4):
@@ -206,16 +215,21 @@ def fit_surrogate(
         left_out = np.einsum("sk,sk->s", F, coefs[replicate])
         error = float(np.sqrt(share @ np.where(core, target - left_out, 0.0) ** 2))
         if best is None or error < best[0]:
-            best = (error, degree, coefs, np.linalg.solve(everything + ridge, h.sum(axis=0)), left_out)
+            best = (error, degree, coefs, left_out)
     assert best is not None
-    residual_sd, degree, coefs, full, left_out = best
+    residual_sd, degree, coefs, left_out = best
     ceiling = float(log_p[alive].max()) + 1.0  # a polynomial may not invent a higher mode
 
     def weight(log_density: Floats, lost: Floats, log_q: Floats) -> Floats:
         return np.exp(np.minimum(log_density, ceiling) + lost - log_q)
 
-    F_dense = _features(z_dense, degree)
-    s_dense = weight(F_dense @ coefs.T, lost_dense[:, None], log_q_dense[:, None])
-    s_nodes = weight(left_out, lost, log_q)
-    weights = weight(F_dense @ full, lost_dense, log_q_dense)
-    return Surrogate(dense, weights / weights.sum(), s_dense, w - s_nodes, replicate, residual_sd, degree)
+    F_dense = _features(z_dense, degree).reshape(R, DENSE_POINTS, -1)
+    log_s = np.einsum("rmk,rk->rm", F_dense, coefs).ravel()
+    return Surrogate(
+        dense,
+        weight(log_s, lost_dense, log_q_dense),
+        w - weight(left_out, lost, log_q),
+        replicate,
+        residual_sd,
+        degree,
+    )

@@ -54,11 +54,13 @@ class Draws:
             return np.repeat(hyper.theta, self.n, axis=0)
         rng, out = self._rng(0), []
         surrogate = hyper.surrogate
+        per_replicate = 0 if surrogate is None else surrogate.dense.size // surrogate.n_replicates
         smooth = surrogate is not None and surrogate.residual_sd < GOOD_SURROGATE
         for chain in range(CHAINS):
             # a chain sees the replicates r with r mod 4 = chain only
             if smooth and surrogate is not None:
-                pool, w = surrogate.theta, surrogate.dense[:, chain::CHAINS].mean(axis=1)
+                mine = (np.arange(surrogate.dense.size) // per_replicate) % CHAINS == chain
+                pool, w = surrogate.theta[mine], surrogate.dense[mine]
             else:
                 mine = hyper.replicate % CHAINS == chain
                 pool, w = hyper.theta[mine], hyper.weights[mine]

@@ -6,6 +6,7 @@ stderr and exit status 2; an interruption is exit status 130.
 
 from __future__ import annotations
 
+import gc
 import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -229,6 +230,9 @@ def main() -> None:
         # A terminal without unicode shows "?" for a letter that it lacks, and no traceback.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    # A short life with many imports: the collector would only walk, again and again, over what lives to the end.
+    thresholds = gc.get_threshold()
+    gc.set_threshold(200_000, 50, 50)
     try:
         app(prog_name="finetti")
     except FinettiError as error:
@@ -242,6 +246,8 @@ def main() -> None:
         where = f" {error.filename!r}" if error.filename else ""
         print(f"finetti: the system refused{where}: {error.strerror or _one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 def _hush() -> None:

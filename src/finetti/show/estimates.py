@@ -9,6 +9,7 @@ import numpy as np
 
 from finetti.errors import FinettiError, available
 from finetti.show.numbers import shared_decimals
+from finetti.show.reading import pooling_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,8 @@ class GroupRows:
     group: str
     coefficient: str
     response: str
+    predictors: tuple[str, ...]
+    pooling: str
     level: list[str]
     n: np.ndarray
     raw: np.ndarray
@@ -35,10 +38,25 @@ class GroupRows:
 
     @property
     def axis(self) -> str:
-        """What the numbers mean: the response, the coefficient, the group."""
-        name = shortened(self.coefficient)
-        what = name if self.coefficient == "Intercept" else f"coefficient of {name}"
-        return f"{shortened(self.response)}: {what} by {shortened(self.group)}"
+        """What the numbers mean, in units of the response: its level, or its change with a predictor."""
+        response, name, each = shortened(self.response), shortened(self.coefficient), shortened(self.group)
+        if self.coefficient == "Intercept":
+            return f"{response}{self._where}, by {each}"
+        if "[" in self.coefficient:  # a category against the reference
+            return f"difference of {response} for {name}, by {each}"
+        return f"change of {response} per unit of {name}, by {each}"
+
+    @property
+    def _where(self) -> str:
+        """The place of an intercept: where every predictor is 0."""
+        names = [name for name in self.predictors if name != "Intercept" and ":" not in name]
+        if not names:
+            return ""
+        if any("[" in name for name in names):
+            return " with predictors at 0 or their reference category"
+        if len(names) > 2:
+            return " where all predictors are 0"
+        return " at " + " and ".join(f"{shortened(name)} = 0" for name in names)
 
     @property
     def common_population(self) -> float | None:
@@ -101,8 +119,11 @@ def select(fit: Any, group: str | None, coefficient: str | None) -> GroupRows:
     column = {c: table[c].to_numpy(float) for c in ("n", "raw", "raw_se", "weight", "population", "mean", "q5", "q95")}
     # A mean that does not exist (few groups, heavy-tailed hyperprior) is NaN; its median stands in for the dot.
     middle = np.where(np.isfinite(column["mean"]), column["mean"], table["q50"].to_numpy(float))
+    own = [str(c) for factor in fit.model.design.factors if factor.name == group for c in factor.coefficients]
+    predictors = tuple(dict.fromkeys([*map(str, fit.model.design.columns), *own]))
     return GroupRows(
-        group, coefficient, str(fit.model.model.formula.response.expression), [str(v) for v in table["level"]],
+        group, coefficient, str(fit.model.model.formula.response.expression), predictors,
+        pooling_of(fit, group), [str(v) for v in table["level"]],
         column["n"], column["raw"], column["raw_se"], column["weight"], column["population"], middle,
         column["q5"], column["q95"],
     )  # fmt: skip

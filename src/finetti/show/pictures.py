@@ -45,11 +45,17 @@ class Picture:
 
 
 def _encode(figure: Figure, kind: str) -> bytes:
+    from matplotlib import rcParams
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
     # Without a date and with a fixed salt, the same fit gives the same file.
-    metadata = {"Date": None} if kind == "svg" else {"Software": "finetti"}
     with style(), _boxes_for_lacking_letters():
-        figure.savefig(buffer, format=kind, metadata=metadata)
+        if kind == "svg":
+            figure.savefig(buffer, format="svg", metadata={"Date": None})
+        else:  # what `savefig` does, but drawn once and not twice
+            figure.set_dpi(rcParams["savefig.dpi"])
+            FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": "finetti"})
     return buffer.getvalue()
 
 

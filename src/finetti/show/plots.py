@@ -49,7 +49,7 @@ def shrinkage(fit: Any, group: str | None = None, coefficient: str | None = None
     >>> import pandas as pd
     >>> fit = fi.fit("effect | se(se) ~ 1 + (1 | school)", pd.DataFrame(schools))
     >>> fit.plot.shrinkage("school").get_xlabel()
-    'effect: Intercept by school'
+    'effect, by school'
     """
     rows = select(fit, group, coefficient)
     if ax is None:

@@ -19,7 +19,11 @@ __all__ = ["draw", "size"]
 MOST_ROWS = 120  # more groups than fit one page legibly are shown as a cloud
 LONGEST_NAME = 26  # longer level names are shortened in the middle
 MOST_WEIGHTS = 40  # up to here each row also carries its weight as a number
-_REACH = 1.5  # raw estimates further out than this many widths of the pooled range sit at the edge of the figure
+# Raw estimates further out than this many widths of the pooled range sit at the edge of the figure, unless most are
+_REACH, _FAR_REACH = 1.5, 4.0
+
+_POOLED = {"partial": "partially pooled", "empirical": "partially pooled", "complete": "completely pooled",
+           "none": "posterior mean"}  # fmt: skip
 
 
 def size(rows: GroupRows) -> tuple[float, float]:
@@ -93,8 +97,11 @@ def _limits(rows: GroupRows) -> tuple[float, float]:
     width = (high - low) or max(abs(high), 1.0)
     raw = rows.raw[np.isfinite(rows.raw)]
     if raw.size:
-        low = min(low, max(float(raw.min()), low - _REACH * width))
-        high = max(high, min(float(raw.max()), high + _REACH * width))
+        first, third = np.quantile(raw, [0.25, 0.75])
+        fence = 3.0 * (third - first)  # what lies within is the bulk, not an outlier
+        left = max(min(low - _REACH * width, first - fence), low - _FAR_REACH * width)
+        right = min(max(high + _REACH * width, third + fence), high + _FAR_REACH * width)
+        low, high = min(low, max(float(raw.min()), left)), max(high, min(float(raw.max()), right))
     margin = 0.04 * ((high - low) or width)
     return low - margin, high + margin
 
@@ -146,7 +153,7 @@ def _draw_rows(ax: Axes, rows: GroupRows) -> None:
     mark |= {"marker": "o", "markersize": 6.5, "markeredgewidth": 1.3}
     handles.insert(
         0, Line2D([], [], color="#7fb8d8", lw=2, marker="o", markersize=5.5, markerfacecolor=st.POOLED,
-                  markeredgewidth=0, label="partially pooled, 90 % interval"),
+                  markeredgewidth=0, label=f"{_POOLED[rows.pooling]}, 90 % interval"),
     )  # fmt: skip
     if seen.any():
         handles.insert(0, Line2D([], [], label=f"raw estimate{size_words}", **mark))
@@ -215,7 +222,7 @@ def _draw_cloud(ax: Axes, rows: GroupRows) -> None:
         handles.append(Line2D([], [], color=st.RAW, marker=">", ls="", markersize=4, label=words))
     label = f"one {shortened(rows.group)}{size_words}"
     handles.insert(0, Line2D([], [], color=st.POOLED, marker="o", ls="", markersize=5, label=label))
-    ax.set_ylabel("partially pooled estimate")
+    ax.set_ylabel(f"{_POOLED[rows.pooling]}{'' if rows.pooling == 'none' else ' estimate'}")
     _finish(ax, rows, handles)
 
 
