@@ -540,8 +540,8 @@ def test_shrinkage_plot_of_a_wrong_term(fit: fi.Fit) -> None:
 FORMULAS = [
     "", "y", "y ~", "~ x", "y ~ .", "y ~ x ~ g", "y ~ (1 | g", "y ~ (| g)", "y ~ (1 |)", "y ~ (0 | g)", "y ~ 1 | g",
     "y ~ (1 | g | h)", "y ~ (1 | x + g)", "y ~ (1 | g * h)", "y ~ (1 | log(g))", "y ~ x:(1 | g)", "y ~ (1 | g) * x",
-    "y ~ x + (1 | g) + (1 | g)", "y + x ~ 1", "y ~ x^2", "y ~ x %in% g", "y ~ log + log(w)",
-    "y | se(s) + se(s) ~ x", "y | se(s) + weights(w) ~ x", "y | se(s, sigm=True) ~ x", "y | se(1) ~ x", "y | foo(s) ~ x",
+    "y ~ x + (1 | g) + (1 | g)", "y + x ~ 1", "y ~ x^2", "y ~ x %in% g", "y ~ log + log(w)", "y | se(s) + se(s) ~ x",
+    "y | se(s) + weights(w) ~ x", "y | se(s, sigm=True) ~ x", "y | se(1) ~ x", "y | foo(s) ~ x",
 ]  # fmt: skip
 
 

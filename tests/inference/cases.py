@@ -87,7 +87,9 @@ def theta_of(spec: Hyperparameters, hyper: Mapping[str, float]) -> np.ndarray:
     return theta[None]
 
 
-def case(seed: int, nodes: int = 1, **features: Any) -> tuple[Problem, list[dict[str, float]], GaussianInner, np.ndarray]:
+def case(
+    seed: int, nodes: int = 1, **features: Any
+) -> tuple[Problem, list[dict[str, float]], GaussianInner, np.ndarray]:
     """A random problem, `nodes` sets of hyperparameters, the inner step, and the same hyperparameters as theta."""
     rng = np.random.default_rng(seed)
     features.setdefault("n", 30 + seed % 30)  # 28 rows are the least that seven unpooled levels may ask for

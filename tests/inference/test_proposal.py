@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.integrate
@@ -52,7 +54,7 @@ def test_the_density_of_one_coordinate_integrates_to_one(bent: bool) -> None:
     edges = [-np.inf, -20, -5, -1, 0, 1, 5, 20, np.inf]
     total = sum(
         scipy.integrate.quad(lambda t: float(np.exp(q.log_density(np.array([[t]]))[0])), a, b, limit=200)[0]
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
+        for a, b in itertools.pairwise(edges)
     )
     assert total == pytest.approx(1.0, abs=1e-6)
 
@@ -77,7 +79,7 @@ def test_the_density_integrates_to_one_in_three_dimensions(bent: bool) -> None:
 @pytest.mark.parametrize("bent", [False, True])
 @pytest.mark.parametrize("d", [1, 2, 4])
 def test_samples_follow_the_density(d: int, bent: bool) -> None:
-    """E_q[r / q] = 1 for densities r far narrower than q, set in different places: one number each, in standard errors."""
+    """E_q[r / q] = 1 for densities r far narrower than q, set in different places, in standard errors."""
     q = mixture(d, bent)
     n = 2**14
     scores = []

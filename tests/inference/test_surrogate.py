@@ -27,7 +27,9 @@ def nodes(q: Mixture, per: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def fitted(log_density, d: int, per: int, seed: int = 0) -> tuple[Surrogate, np.ndarray]:  # type: ignore[no-untyped-def]
     q = proposal(d)
     theta, replicate = nodes(q, per, seed)
-    s = fit_surrogate(q, theta, log_density(theta) - q.log_density(theta), replicate, np.random.SeedSequence([seed, 99]))
+    s = fit_surrogate(
+        q, theta, log_density(theta) - q.log_density(theta), replicate, np.random.SeedSequence([seed, 99])
+    )
     assert s is not None
     return s, theta
 
@@ -61,7 +63,9 @@ def test_the_correction_is_unbiased_however_poor_the_polynomial(shape: str) -> N
     else:
 
         def log_density(t: np.ndarray) -> np.ndarray:
-            x = np.logaddexp(scipy.stats.norm.logpdf(t[:, 0], -1.2, 0.5), np.log(0.5) + scipy.stats.norm.logpdf(t[:, 0], 1.2, 0.4))
+            x = np.logaddexp(
+                scipy.stats.norm.logpdf(t[:, 0], -1.2, 0.5), np.log(0.5) + scipy.stats.norm.logpdf(t[:, 0], 1.2, 0.4)
+            )
             return x + scipy.stats.norm.logpdf(t[:, 1])
 
         truth = -1.2 * 2 / 3 + 1.2 / 3

@@ -22,7 +22,7 @@ from finetti.inference.weights import (
 
 
 def samples() -> dict[str, np.ndarray]:
-    """Log weights with light, exponential, heavy and infinite-variance tails; sizes whose tail count is a whole number."""
+    """Log weights with light to infinite-variance tails; sizes at which the length of the tail is a whole number."""
     rng = np.random.default_rng(5)
     return {
         "normal over t": scipy.stats.norm.logpdf(x := rng.standard_t(5, 10_000)) - scipy.stats.t(5).logpdf(x),

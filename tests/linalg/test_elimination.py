@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,9 @@ def problem(seed: int, n: int = 60, **sizes: int) -> tuple[list[Grouping], np.nd
     inner = rng.permutation(np.concatenate([np.arange(12), rng.integers(0, 12, n - 12)]))
     school = inner // 3
     others = [rng.permutation(np.concatenate([np.arange(k), rng.integers(0, k, n - k)])) for k in (5, 3)]
-    groupings = [grouping(g, q, seed + k) for k, (g, q) in enumerate(zip([inner, school, *others], (2, 1, 2, 1), strict=True))]
+    groupings = [
+        grouping(g, q, seed + k) for k, (g, q) in enumerate(zip([inner, school, *others], (2, 1, 2, 1), strict=True))
+    ]
     return groupings, rng.normal(size=(n, 2)), rng.normal(size=n), rng.uniform(0.5, 2.0, n)
 
 
@@ -119,7 +122,7 @@ def test_no_factors_at_all_is_least_squares() -> None:
 def test_a_root_beyond_reason_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout_module, "MAX_ROOT", 4)
     a, c = np.repeat(np.arange(10), 5), np.tile(np.arange(5), 10)
-    with pytest.raises(InferenceError, match="5 coupled coefficients.*at most 4"):
+    with pytest.raises(InferenceError, match=r"5 coupled coefficients.*at most 4"):
         analyse([grouping(a), grouping(c)], 50, 0)
 
 
@@ -131,7 +134,7 @@ def test_cross_products_add_up_over_chunks_of_rows(seed: int, cuts: list[int]) -
     system = BlockSystem.build(groupings, X, y, weights=w)
     panel, root = np.zeros_like(system.panel0), np.zeros_like(system.root0)
     edges = [0, *sorted(cuts), y.size]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         part = np.zeros(y.size)
         part[start:stop] = system.weights[start:stop]
         assemble(system.layout.pattern, part, system.Zl, system.Zd, system.X, system.y, panel, root)
@@ -164,9 +167,13 @@ def test_the_order_of_rows_factors_and_levels_changes_nothing(seed: int, root: i
     rows = rng.permutation(y.size)
     factors = rng.permutation(4)
     relabel = [rng.permutation(g.n_levels) for g in groupings]
-    moved = [Grouping(relabel[f][groupings[f].index][rows], groupings[f].n_levels, groupings[f].Z[rows]) for f in factors]
+    moved = [
+        Grouping(relabel[f][groupings[f].index][rows], groupings[f].n_levels, groupings[f].Z[rows]) for f in factors
+    ]
     blocks = np.split(at.lam, np.cumsum([q * q for q in qs])[:-1], axis=1)
-    at2 = Points(np.ascontiguousarray(np.concatenate([blocks[f] for f in factors], axis=1)), at.sigma2, at.row_s2, at.fixed)
+    at2 = Points(
+        np.ascontiguousarray(np.concatenate([blocks[f] for f in factors], axis=1)), at.sigma2, at.row_s2, at.fixed
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(system_module, "SMALL_ROOT", root)
         one = BlockSystem.build(groupings, X, y, weights=w)
@@ -185,7 +192,9 @@ def test_the_order_of_rows_factors_and_levels_changes_nothing(seed: int, root: i
 def test_the_number_of_threads_does_not_change_a_bit(small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not small:
         monkeypatch.setattr(system_module, "SMALL_ROOT", 0)
-    _, _, inner, theta = case(3, nodes=50, layout="mixed", errors="se_sigma", pooling="partial", intercept="student_t", q=2)
+    _, _, inner, theta = case(
+        3, nodes=50, layout="mixed", errors="se_sigma", pooling="partial", intercept="student_t", q=2
+    )
     at, results = inner.points(theta), []
     counts = np.arange(50) % 3
     for threads in (1, 2, 5):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from finetti.show import cli
 from show.fakes import eight_schools, many, sleepstudy
 
 
@@ -20,3 +23,17 @@ def counties():
 @pytest.fixture
 def subjects():
     return sleepstudy()
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command line in this process; returns exit status, stdout, stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["finetti", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        out = capsys.readouterr()
+        return exit_.value.code or 0, out.out, out.err
+
+    return run

@@ -42,20 +42,6 @@ def calls(monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line in this process; returns exit status, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["finetti", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        out = capsys.readouterr()
-        return exit_.value.code or 0, out.out, out.err
-
-    return run
-
-
-@pytest.fixture
 def table(tmp_path):
     path = tmp_path / "schools.csv"
     path.write_text("school,effect,se\nA,28,15\nB,8,10\nC,-3,16\n")
@@ -197,7 +183,7 @@ def test_help_is_plain_text_with_examples(arguments):
         assert markup not in done.stdout
     if arguments[0] == "fit":
         assert '--prior "beta[Days]=normal(0, 20)"' in done.stdout
-        assert 'finetti fit plants.parquet "yield ~ dose + (1 | site/plot) + (1 | year)" \\' in done.stdout
+        assert 'finetti fit sleepstudy.parquet "Reaction ~ 1 + Days + (1 | Subject)" \\' in done.stdout
 
 
 def test_version_and_no_arguments():

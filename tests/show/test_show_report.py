@@ -31,7 +31,7 @@ def demo():
 
 
 class Outline(HTMLParser):
-    VOID = frozenset({"meta", "img", "br", "link"})
+    VOID = frozenset({"meta", "img", "br", "wbr", "link"})
 
     def __init__(self):
         super().__init__()

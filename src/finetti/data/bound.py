@@ -110,9 +110,12 @@ def scales_of(design: Design) -> Scales:
         for k, coefficient in enumerate(factor.coefficients):
             mean, sd = _moments(factor.Z[:, k])
             z_sd[factor.name, coefficient] = sd if sd > 1e-13 * abs(mean) else abs(mean)
+    # a change of the weights' unit rescales sigma, and so its default prior
+    weight = 1.0 if design.weights is None else float(np.exp(np.mean(np.log(design.weights))))
     return Scales(
         y_mean=y_mean,
         y_sd=y_sd,
+        noise_sd=y_sd * weight**0.5,
         x_mean={name: mean for name, (mean, _) in x.items()},
         x_sd={name: sd for name, (_, sd) in x.items()},
         z_sd=z_sd,

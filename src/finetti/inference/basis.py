@@ -33,11 +33,12 @@ RANK_TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class PopulationBasis:
-    """beta = base + T gamma + B given, for all columns of the user's X.
+    """beta = base + T gamma + B (given - given_shift), for all columns of the user's X.
 
     integrated, given, absent : column positions: integrated out; given at each node; not identified
     X : (n, p + F) Q of the integrated columns, then the given columns in the centred basis
-    y : (n,) response minus offset minus the least-squares fit on the integrated columns
+    y : (n,) response minus offset minus its least-squares fit on all columns
+    given_shift : (F,) the given columns' share of that fit; the solver sees given - given_shift
     prior : (p + 1, p + 1) upper triangle of [P, Pm; m'Pm] in gamma
     log_prior : log|P| of the proper directions in beta, minus 2 log|det R|
     n_flat : flat directions
@@ -55,6 +56,7 @@ class PopulationBasis:
     means: Floats  # (p_all,) subtracted from the columns
     Rinv: Floats  # (p, p)
     shift: Floats  # (p,) least-squares gamma, part of `base`
+    given_shift: Floats  # (F,)
     base: Floats  # (p_all,)
     T: Floats  # (p_all, p)
     B: Floats  # (p_all, F)
@@ -71,10 +73,14 @@ class PopulationBasis:
         """Solver columns (n, p + F) of new rows of X, and the part of their predictor that is constant."""
         centred = X - self.means
         Q = centred[:, list(self.integrated)] @ self.Rinv
-        return np.ascontiguousarray(np.concatenate([Q, centred[:, list(self.given)]], axis=1)), Q @ self.shift
+        given = centred[:, list(self.given)]
+        return np.ascontiguousarray(np.concatenate([Q, given], axis=1)), Q @ self.shift + given @ self.given_shift
 
     def beta_mean(self, gamma: Floats, given: Floats) -> Floats:
-        """Coefficients (S, p_all) of the user's columns; NaN where not identified."""
+        """Coefficients (S, p_all) of the user's columns; NaN where not identified.
+
+        gamma (S, p) and given (S, F) as the solver has them, relative to the least-squares fit.
+        """
         out = self.base + gamma @ self.T.T + given @ self.B.T
         out[:, list(self.absent)] = np.nan
         return out
@@ -121,6 +127,10 @@ def population_basis(
     scale[scale == 0.0] = 1.0
     Q, R = np.linalg.qr(Xi / scale)
     R = R * scale
+    Xg = basis[:, given]
+    alone = Xg - Q @ (Q.T @ Xg)
+    given_shift = np.asarray(np.linalg.lstsq(alone, y, rcond=None)[0], dtype=np.float64)
+    y = y - Xg @ given_shift
     shift = Q.T @ y
     residual = y - Q @ shift
     again = Q.T @ residual  # a second projection restores orthogonality lost to a large offset
@@ -133,8 +143,8 @@ def population_basis(
         uncentre[0, 0] = 1.0
     Rinv = solve_triangular(R, np.eye(p)) if p else np.zeros((0, 0))
     T = uncentre[:, integrated] @ Rinv
-    base = T @ shift
     B = uncentre[:, given]
+    base = T @ shift + B @ given_shift
 
     rows, target, log_prior, n_flat = [], [], 0.0, 0
     for j, k in enumerate(integrated):
@@ -155,8 +165,8 @@ def population_basis(
     prior_matrix[p, p] = m @ m
     return PopulationBasis(
         columns, tuple(integrated), tuple(given), absent,
-        np.ascontiguousarray(np.concatenate([Q, basis[:, given]], axis=1)),
-        residual, prior_matrix, log_prior, n_flat, means, Rinv, shift, base, T, B,
+        np.ascontiguousarray(np.concatenate([Q, Xg], axis=1)),
+        residual, prior_matrix, log_prior, n_flat, means, Rinv, shift, given_shift, base, T, B,
     )  # fmt: skip
 
 

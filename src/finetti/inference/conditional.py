@@ -131,7 +131,7 @@ class GaussianConditional:
         Ti = np.asarray(np.linalg.inv(T), dtype=np.float64)
         A = self.population_maps[f]
         u, cov, ux = self._raw_blocks(f, c, at)
-        u_raw = u @ Ti.T
+        u_raw = u @ Ti.T + inner.shifts[f]
         cov = Ti @ cov @ Ti.T
         x_mean = c.x[:, system.n_dense :]
         Vx = c.V[:, system.n_dense :, system.n_dense :] * at.sigma2[:, None, None]
@@ -251,7 +251,7 @@ class GaussianConditional:
             for f, Z in extra:
                 ZL = np.einsum("nq,sqk->snk", Z, inner.hyper.covariance_factor(f, theta[part]))
                 variance = variance + np.sum(ZL**2, axis=2)
-            mean = new.offset + base + c.fit[:, n:] + at.fixed @ X[:, system.p :].T
+            mean = new.offset + inner.level + base + c.fit[:, n:] + at.fixed @ X[:, system.p :].T
             yield RowMoments(part, mean, variance, self._new_noise(at, new, m))
 
     def _penalties(self) -> list[Floats]:
@@ -285,7 +285,7 @@ class GaussianConditional:
             g = inner.groupings[f]
             leading, where = system.layout.coefficient_slice(f)
             values = (u if leading else x)[:, where].reshape(-1, g.n_levels, g.Z.shape[1])
-            values = values @ np.linalg.inv(inner.transforms[f]).T
+            values = values @ np.linalg.inv(inner.transforms[f]).T + inner.shifts[f]
             mask = inner.free[f]
             if mask is not None:
                 values = np.where(mask, values, np.nan)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from finetti.errors import InferenceError
+from finetti.errors import InferenceError, NotBuiltError
 from finetti.inference.gaussian import GaussianInner
 from finetti.inference.hyperparameters import Hyperparameters
 from finetti.inference.target import GaussianTarget
@@ -53,19 +53,29 @@ class _Space:
     inner: GaussianInner
     entries: tuple[tuple[int, int, int], ...]  # factor, row, column of L
     diagonal: tuple[bool, ...]
+    fixed: tuple[tuple[int, int, float], ...]  # factor, row, absolute sd that the user holds
 
     @classmethod
     def of(cls, inner: GaussianInner) -> _Space:
-        entries = []
+        entries, fixed = [], []
         for f, spec in enumerate(inner.hyper.factors):
             if not spec.modelled:
                 continue
             partner = {m: b.members for b in spec.blocks for m in b.members}
+            held = [k for k, at in enumerate(spec.sd_at) if at < 0]
+            if any(k in partner for k in held) or any(not b.size for b in spec.blocks):
+                raise NotBuiltError(
+                    f"pooling='empirical' of {spec.name!r} with a fixed sd or correlation among correlated "
+                    "coefficients is not built; use `||`, leave the prior out, or fit with pooling='partial'"
+                )
+            fixed += [(f, k, spec.sd_value[k]) for k in held]
             for k in range(spec.q):
+                if k in held:
+                    continue
                 for j in partner.get(k, (k,)):
                     if j <= k:
                         entries.append((f, k, j))
-        return cls(inner, tuple(entries), tuple(r == c for _, r, c in entries))
+        return cls(inner, tuple(entries), tuple(r == c for _, r, c in entries), tuple(fixed))
 
     @property
     def has_sigma(self) -> bool:
@@ -91,10 +101,13 @@ class _Space:
                 for at, (g, r, c) in enumerate(self.entries):
                     if g == f:
                         L[:, r, c] = x[:, at] * units[f][r]
+                for g, r, value in self.fixed:
+                    if g == f:
+                        L[:, r, r] = value / scale
                 L = T @ L
             parts.append(L.reshape(S, -1))
         lam = np.ascontiguousarray(np.concatenate(parts, axis=1)) if parts else np.zeros((S, 0))
-        given = x[:, m + int(self.has_sigma) :]
+        given = x[:, m + int(self.has_sigma) :] - inner.basis.given_shift
         points = Points(lam, scale**2, sigma**2 if varying else np.zeros(S), np.ascontiguousarray(given))
         return points, sigma
 
@@ -182,7 +195,7 @@ def maximise(inner: GaussianInner) -> PointEstimate:
     points, sigma = space.points(best_x[None], units)
     factors = _factors(space, points)
     modelled = {i: L for i, L in enumerate(factors) if inner.hyper.factors[i].modelled}
-    given = points.fixed[0]
+    given = points.fixed[0] + inner.basis.given_shift
     hyper = inner.hyper.hold(modelled, float(sigma[0]), given)
     return PointEstimate(hyper, factors, float(sigma[0]), given, best_f, ok, _edges(hyper), count)
 

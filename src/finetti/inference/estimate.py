@@ -80,6 +80,7 @@ class WeightedNodes:
             [
                 weighted_quantiles(at_nodes[self.replicate == r], self.weights[self.replicate == r], probs)
                 for r in range(self.n_replicates)
+                if self.weights[self.replicate == r].sum() > 0  # else the node count is far too small, and k says so
             ]
         )
         return value, each.std(axis=0, ddof=1) / np.sqrt(self.n_replicates)

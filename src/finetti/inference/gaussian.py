@@ -29,9 +29,15 @@ from finetti.linalg.layout import Grouping
 from finetti.linalg.system import BlockSystem, Evaluated, Points
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from finetti.data.bound import Bound
+    from finetti.data.design import Design
 
 __all__ = ["GaussianInner", "NodeValues"]
+
+# group sd over sigma beyond which nothing can be computed in double precision
+LARGEST_RATIO = 1e7
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -43,7 +49,7 @@ class NodeValues:
 
     log_marginal: Floats  # (S,)
     beta_mean: Floats  # (S, p_all)
-    beta_cov: Floats  # (S, p_all, p_all)
+    beta_var: Floats  # (S, p_all)
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class GaussianInner:
     basis: PopulationBasis
     groupings: tuple[Grouping, ...]  # as the solver got them, rows in the data's order
     transforms: tuple[Floats, ...]  # T of each factor
+    level: float  # constant taken out of y where an unpooled term stands in for the intercept
+    shifts: tuple[Floats, ...]  # (q,) what it adds to each level's coefficients, in the user's columns
     free: tuple[Bools | None, ...]  # (J, q) identified coefficients of unpooled terms
     constant: float  # everything in log p that theta does not move
     n_free: int  # unpenalised group coefficients
@@ -71,6 +79,8 @@ class GaussianInner:
             design.X, [(f.name, f.index, len(f.levels), f.Z, free[f.name]) for f in unpooled], design.columns
         )
         target = design.y - design.offset
+        level, shifts = _constant_of_unpooled(design, pooled, absent, target)
+        target = target - level
         basis = population_basis(design.X, target, design.columns, design.intercept, priors, absent)
         given = tuple(
             key
@@ -116,7 +126,18 @@ class GaussianInner:
             constant += 0.5 * float(np.sum(np.log(weights)))
         n_coef = sum(g.n_levels * g.Z.shape[1] for g in groupings) + len(basis.integrated)
         return cls(
-            bound, hyper, system, basis, tuple(groupings), tuple(transforms), tuple(masks), constant, n_free, n_coef
+            bound,
+            hyper,
+            system,
+            basis,
+            tuple(groupings),
+            tuple(transforms),
+            level,
+            shifts,
+            tuple(masks),
+            constant,
+            n_free,
+            n_coef,
         )
 
     # --- the solver's view of theta -----------------------------------------------------------
@@ -131,7 +152,7 @@ class GaussianInner:
             self.relative_factors(theta, scale),
             scale**2,
             sigma**2 if varying else np.zeros(S),
-            self.hyper.given_values(theta),
+            self.hyper.given_values(theta) - self.basis.given_shift,
         )
 
     def relative_factors(self, theta: Floats, scale: Floats) -> Floats:
@@ -153,7 +174,12 @@ class GaussianInner:
         rows = n * log_s2 + ev.logdet_rows
         groups = ev.logdet_groups - self.n_free * log_s2
         population = ev.logdet_x - self.system.p * log_s2
-        return self.constant - 0.5 * (rows + groups + population + ev.quadratic / points.sigma2)
+        value = self.constant - 0.5 * (rows + groups + population + ev.quadratic / points.sigma2)
+        # the quadratic form is a difference that loses all its digits when a group sd exceeds sigma by
+        # much more than any data can tell; such nodes carry no mass
+        if self.bound.design.se is None:
+            value[np.abs(points.lam).max(axis=1, initial=0.0) > LARGEST_RATIO] = -np.inf
+        return value
 
     # --- what the outer step calls -----------------------------------------------------------
 
@@ -177,8 +203,7 @@ class GaussianInner:
             targets = np.broadcast_to(self.basis.T.T, (int(good.sum()), *self.basis.T.T.shape))
             inverse = np.linalg.solve(np.swapaxes(ev.x_chol[good], 1, 2), targets)
             half[good] = np.swapaxes(inverse, 1, 2) * np.sqrt(points.sigma2[good])[:, None, None]
-        cov = half @ np.swapaxes(half, 1, 2)
-        return NodeValues(self._log_marginal(points, ev), mean, cov)
+        return NodeValues(self._log_marginal(points, ev), mean, np.sum(half**2, axis=2))
 
     def gradient(self, theta: Floats) -> tuple[Floats, Floats]:
         """log p(y | theta) (S,) and its gradient (S, d), analytic in every coordinate."""
@@ -212,7 +237,7 @@ class GaussianInner:
         trace_p, square_p = np.zeros_like(s2), np.zeros_like(s2)
         if p:
             P, Pm, mPm = self.basis.prior[:p, :p], self.basis.prior[:p, p], self.basis.prior[p, p]
-            U = ev.x_chol
+            U = np.where(np.isfinite(ev.quadratic)[:, None, None], ev.x_chol, np.eye(p))
             Vp = np.linalg.solve(U, np.linalg.solve(np.swapaxes(U, 1, 2), np.broadcast_to(P, U.shape)))
             trace_p = np.trace(Vp, axis1=1, axis2=2) * s2
             g = ev.x_mean
@@ -227,3 +252,24 @@ class GaussianInner:
                 "the coefficients cannot all be identified from these data: some combination of the population "
                 "columns and unpooled terms has no information. Pool the terms or drop columns"
             )
+
+
+def _constant_of_unpooled(
+    design: Design, pooled: Mapping[str, str], absent: tuple[int, ...], target: Floats
+) -> tuple[float, tuple[Floats, ...]]:
+    """Mean of the response, if an unpooled term can carry it in place of the intercept, and how it does.
+
+    Without this a large offset would stay in y and cost its digits.
+    """
+    shifts = [np.zeros(f.Z.shape[1]) for f in design.factors]
+    if not (design.intercept and 0 in absent):
+        return 0.0, tuple(shifts)
+    for i, f in enumerate(design.factors):
+        if pooled[f.name] != "none":
+            continue
+        a, *_ = np.linalg.lstsq(f.Z, np.ones(target.size), rcond=None)
+        if np.abs(f.Z @ a - 1.0).max() < 1e-9:
+            level = float(target.mean())
+            shifts[i] = level * a
+            return level, tuple(shifts)
+    return 0.0, tuple(shifts)

@@ -197,8 +197,9 @@ def explore(
         result = _assess(target.names, nodes, proposal, modes, settings, dear, dense_seed)
         if result.reliable or nodes.log_p.size * 2 > limit:
             return result
-        if restarts < 2 and effective_fraction(nodes.log_ratio) < 0.3:
-            # a poor proposal: its nodes are worth more as a pilot than as a start
+        poor = effective_fraction(nodes.log_ratio) < 0.3
+        if (restarts < 2 and poor) or (restarts < 1 and dear):
+            # a poor proposal (or one without a pilot): its nodes are worth more as a pilot than as a start
             proposal = refit(proposal, nodes.theta, normalise(nodes.log_ratio))
             restarts += 1
             fresh = np.random.SeedSequence([seed, restarts]).spawn(settings.replicates)

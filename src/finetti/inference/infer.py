@@ -119,12 +119,12 @@ def _infer(bound: Bound, seed: int, progress: Progress | None, settings: Setting
             else "no free hyperparameters: the posterior of the coefficients is Gaussian and exact"
         )
     else:
+        tails = tail_indices(target)  # before the search: an improper posterior has no mode to find
         posterior = explore(target, seed, settings, progress)
-        assert posterior.modes is not None
-        tails = tail_indices(target, posterior.modes.theta[0])
-        reason = (
-            "all coefficients are Gaussian given the hyperparameters and are integrated out exactly; "
-            f"the {inner.hyper.d} hyperparameter{'s' * (inner.hyper.d > 1)} are explored by importance sampling"
+        reason = "all coefficients are Gaussian given the hyperparameters and are integrated out exactly; " + (
+            f"the {inner.hyper.d} hyperparameters are explored by importance sampling"
+            if inner.hyper.d > 1
+            else "the hyperparameter is explored by importance sampling"
         )
         if estimate:
             reason += "; terms with empirical pooling are held at the maximum of the marginal likelihood"

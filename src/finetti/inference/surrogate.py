@@ -218,10 +218,11 @@ def fit_surrogate(
             best = (error, degree, coefs, left_out)
     assert best is not None
     residual_sd, degree, coefs, left_out = best
-    ceiling = float(log_p[alive].max()) + 1.0  # a polynomial may not invent a higher mode
+    # a polynomial may not invent a higher mode, nor a point that outweighs every node
+    ceiling, heaviest = float(log_p[alive].max()) + 1.0, float(log_w[alive].max())
 
     def weight(log_density: Floats, lost: Floats, log_q: Floats) -> Floats:
-        return np.exp(np.minimum(log_density, ceiling) + lost - log_q)
+        return np.exp(np.minimum(np.minimum(log_density, ceiling) + lost - log_q, heaviest))
 
     F_dense = _features(z_dense, degree).reshape(R, DENSE_POINTS, -1)
     log_s = np.einsum("rmk,rk->rm", F_dense, coefs).ravel()

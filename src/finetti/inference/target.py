@@ -47,7 +47,8 @@ class GaussianTarget:
     def log_density(self, theta: Floats) -> tuple[Floats, tuple[Floats, ...]]:
         with np.errstate(all="ignore"):  # nodes far out may overflow: they come back as NaN or -inf
             values = self.inner.values(theta)
-            return values.log_marginal + self.inner.hyper.log_prior(theta), (values.beta_mean, values.beta_cov)
+            log_density = values.log_marginal + self.inner.hyper.log_prior(theta)
+            return log_density, (values.beta_mean, values.beta_var)
 
     def gradient(self, theta: Floats) -> tuple[Floats, Floats]:
         with np.errstate(all="ignore"):
@@ -79,15 +80,9 @@ class GaussianTarget:
                     theta[at] = hyper.coordinates[at].theta(group * spread / unit)  # type: ignore[union-attr]
         if hyper.sigma_at >= 0:
             theta[hyper.sigma_at] = hyper.coordinates[hyper.sigma_at].theta(residual * spread)  # type: ignore[union-attr]
-        if hyper.given:
-            p, F = self.inner.system.p, len(hyper.given)
-            X = self.inner.basis.X
-            fitted, *_ = np.linalg.lstsq(
-                X[:, p : p + F] - X[:, :p] @ (X[:, :p].T @ X[:, p : p + F]), self.inner.basis.y
-            )
-            for (_, at, _), value in zip(hyper.given, fitted, strict=True):
-                if at >= 0:
-                    theta[at] = hyper.coordinates[at].theta(float(value))  # type: ignore[union-attr]
+        for (_, at, _), value in zip(hyper.given, self.inner.basis.given_shift, strict=True):
+            if at >= 0:
+                theta[at] = hyper.coordinates[at].theta(float(value))  # type: ignore[union-attr]
         return theta
 
     def curvature(self) -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, TypeVar
 
 from finetti.errors import ModelError, NotBuiltError, available
@@ -191,8 +192,8 @@ def _formula(formula: Any) -> Formula:
     if isinstance(formula, str):
         return parse(formula)
     raise ModelError(
-        f"formula={formula!r} is of type {type(formula).__name__}; "
-        "give text such as 'y ~ 1 + x + (1 | g)' or a Formula."
+        f"the formula is of type {type(formula).__name__}; give text such as 'y ~ 1 + x + (1 | g)' "
+        "(were formula and data swapped?)."
     )
 
 
@@ -206,7 +207,7 @@ def _check_built(formula: Formula, family: Any, link: Any, structure: Any, paren
         )
     if structure is not None:
         raise NotBuiltError(
-            f"structure={structure!r}: known covariance among levels is not built yet; "
+            f"structure={shorten(repr(structure), 60)}: known covariance among levels is not built yet; "
             "what exists: independent levels (leave structure out)."
         )
     if parent is not None:

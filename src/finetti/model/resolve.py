@@ -224,7 +224,9 @@ def _defaults(scales: Scales, *, level_free: bool) -> Callable[[Parameter], Prio
             return of_slope(parameter.column)
         if parameter.kind == "correlation":
             return Lkj(LKJ_ETA)
-        if parameter.kind == "sigma" or parameter.column == "Intercept":
+        if parameter.kind == "sigma":
+            return HalfT(SD_DF, scales.noise_sd or s)
+        if parameter.column == "Intercept":
             return HalfT(SD_DF, s)
         return HalfT(SD_DF, s / (scales.z_sd[parameter.group, parameter.column] or 1.0))
 

@@ -18,6 +18,9 @@ class Scales:
         Mean and standard deviation of y - offset on the link scale, in units of y; `y_sd` > 0.
     x_mean, x_sd : mapping of str to float
         Mean and standard deviation of every population column, in units of the column.
+    noise_sd : float, optional
+        Scale of sigma, `y_sd` if not given: with weights w the error sd is sigma / sqrt(w), so that sigma is of
+        the size of `y_sd` times the square root of a typical weight.
     z_sd : mapping of (factor, coefficient) to float
         Standard deviation of every group-level column, in units of the column.
 
@@ -32,3 +35,4 @@ class Scales:
     x_mean: Mapping[str, float]
     x_sd: Mapping[str, float]
     z_sd: Mapping[tuple[str, str], float]
+    noise_sd: float | None = None

@@ -85,6 +85,8 @@ def fit(
         raise FinettiError(f"draws={draws!r} must be a whole number of at least {CHAINS}, such as 4000")
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise FinettiError(f"seed={seed!r} must be a whole number of at least 0")
+    if progress is not None and not callable(progress):
+        raise FinettiError(f"progress={progress!r} is not callable; give a function of (stage, done, total), or None")
     if isinstance(formula, Model):
         given = {
             "family": family != "gaussian",
@@ -97,7 +99,8 @@ def fit(
         if any(given.values()):
             names = ", ".join(k for k, v in given.items() if v)
             raise ModelError(
-                f"{names} belong to the Model that was given; make it with them: fi.Model(formula, {names}=...)"
+                f"a Model was given, and beside it {names}, which the Model decides: leave them out here and give them "
+                "to fi.Model(formula, ...)"
             )
         model = formula
     else:

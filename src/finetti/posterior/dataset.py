@@ -28,6 +28,19 @@ def posterior_dataset(draws: Draws) -> xr.Dataset:
     variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     coords: dict[str, Any] = {"chain": np.arange(CHAINS), "draw": np.arange(per_chain)}
 
+    # every variable's name is taken, so that no dimension may carry it
+    names = [f.name for f in design.factors]
+    taken = {"chain", "draw", "coefficient", "beta", "sigma"} | {f"{v}_{n}" for v in ("sd", "cor", "u") for n in names}
+
+    def dimension(name: str) -> str:
+        """A free name: the group's own, unless a variable or another dimension has it."""
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        return name
+
+    levels = {name: dimension(name) for name in names}
+
     def add(name: str, values: np.ndarray, dims: tuple[str, ...]) -> None:
         shape = (CHAINS, per_chain, *values.shape[1:])
         variables[name] = (("chain", "draw", *dims), values.reshape(shape))
@@ -37,17 +50,18 @@ def posterior_dataset(draws: Draws) -> xr.Dataset:
         add("beta", draws.beta(), ("coefficient",))
     small = draws.small_factors()
     for spec, f in zip(inference.coordinates.factors, design.factors, strict=True):
-        name, dim = f.name, f"{f.name}_coefficient"
+        name, dim = f.name, dimension(f"{f.name}_coefficient")
         coords[dim] = list(f.coefficients)
         if spec.modelled:
             add(f"sd_{name}", np.stack([hyper[f"sd_{name}[{c}]"] for c in f.coefficients], axis=1), (dim,))
             pairs = [label for label in spec.labels() if label.startswith(f"cor_{name}[")]
             if pairs:
-                coords[f"{name}_pair"] = [label[len(f"cor_{name}[") : -1] for label in pairs]
-                add(f"cor_{name}", np.stack([hyper[label] for label in pairs], axis=1), (f"{name}_pair",))
+                pair = dimension(f"{name}_pair")
+                coords[pair] = [label[len(f"cor_{name}[") : -1] for label in pairs]
+                add(f"cor_{name}", np.stack([hyper[label] for label in pairs], axis=1), (pair,))
         if name in small:
-            coords[name] = list(f.levels)
-            add(f"u_{name}", draws.u(name), (name, dim))
+            coords[levels[name]] = list(f.levels)
+            add(f"u_{name}", draws.u(name), (levels[name], dim))
     if "sigma" in hyper:
         add("sigma", hyper["sigma"], ())
     left_out = [f.name for f in design.factors if f.name not in small]
@@ -68,7 +82,7 @@ def arviz_data(draws: Draws, dataset: xr.Dataset, log_likelihood: bool | None) -
     import xarray as xr
 
     design = draws.inference.bound.design
-    response = draws.inference.bound.model.formula.response.expression
+    response = draws.inference.bound.model.formula.response.expression.replace("/", " over ")
     wanted = draws.n * design.y.size <= MOST_POINTWISE if log_likelihood is None else log_likelihood
     obs = {"observation": design.rows}
     groups = {

@@ -226,6 +226,10 @@ class Fit:
         -------
         arviz.InferenceData, or xarray.DataTree for ArviZ 1.0 and later
         """
+        if log_likelihood is not None and not isinstance(log_likelihood, bool):
+            raise FinettiError(
+                f"log_likelihood={log_likelihood!r} must be True, False or None (up to 10 million values)"
+            )
         return arviz_data(self._draws, self.posterior, log_likelihood)
 
     # --- what follows ---------------------------------------------------------------------------

@@ -15,13 +15,17 @@ __all__ = ["group_table", "representative_nodes"]
 
 Floats = npt.NDArray[np.float64]
 
-# values (nodes x levels x coefficients) kept for exact mixture quantiles; beyond it the nodes
-# are thinned to a representative set
-MOST_VALUES = 2e7
+# nodes, and values (nodes x (rows + levels x coefficients)), kept for mixtures; beyond either the nodes are thinned
+# to a representative set. Thinning 1 in 1,000 moves a quantile of a coefficient by less than its mcse.
+MOST_NODES, FEWEST_NODES, MOST_VALUES = 2048, 64, 1e7
 
 
-def representative_nodes(weights: Floats, most: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Node positions and weights: all that carry weight, or `most` of them by systematic resampling."""
+def representative_nodes(weights: Floats, size: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Positions and weights of the nodes for a table of `size` values.
+
+    All that carry weight if they are few enough, else a systematic resample of them.
+    """
+    most = int(min(MOST_NODES, max(FEWEST_NODES, MOST_VALUES // max(size, 1))))
     alive = np.flatnonzero(weights > 1e-12)
     if alive.size <= most:
         return alive, weights[alive] / weights[alive].sum()
@@ -48,7 +52,7 @@ def group_table(inference: Inference, name: str, probs: npt.ArrayLike) -> pd.Dat
     factor = inference.bound.design.factors[f]
     J, q = len(factor.levels), len(factor.coefficients)
     hyper = inference.hyper
-    nodes, w = representative_nodes(hyper.weights, max(64, int(MOST_VALUES // (J * q))))
+    nodes, w = representative_nodes(hyper.weights, J * q + inference.bound.design.y.size)
     shape = (nodes.size, J, q)
     mean, variance = np.empty(shape), np.empty(shape)
     sums = {key: np.zeros((J, q)) for key in ("raw", "raw_se", "weight")}

@@ -11,7 +11,7 @@ import pandas as pd
 
 from finetti.errors import PredictionError, available
 from finetti.inference.infer import Inference
-from finetti.posterior.groups import MOST_VALUES, representative_nodes
+from finetti.posterior.groups import representative_nodes
 from finetti.posterior.mixtures import mixture_moments, mixture_quantiles
 from finetti.posterior.summary import check_probs, quantile_names
 
@@ -33,13 +33,13 @@ def predict(
     own = newdata is None
     if own and all(k == "known" for k in kinds.values()):
         n = inference.bound.design.y.size
-        nodes, w = representative_nodes(hyper.weights, max(64, int(MOST_VALUES // n)))
+        nodes, w = representative_nodes(hyper.weights, n)
         stream = inference.conditional.rows(hyper.theta[nodes])
     else:
         design = inference.bound.design
         new = design.own_rows(kinds) if own else design.replay(newdata, groups=kinds, response_noise=noise)
         n = new.X.shape[0]
-        nodes, w = representative_nodes(hyper.weights, max(64, int(MOST_VALUES // max(n, 1))))
+        nodes, w = representative_nodes(hyper.weights, n)
         stream = inference.conditional.new_rows(hyper.theta[nodes], new, kinds)
     mean, variance = np.empty((nodes.size, n)), np.empty((nodes.size, n))
     for batch in stream:
@@ -65,17 +65,21 @@ def predict(
 
 def _group_kinds(inference: Inference, groups: str | Mapping[str, str]) -> dict[str, str]:
     names = [f.name for f in inference.bound.design.factors]
+    if not isinstance(groups, str | Mapping):
+        raise PredictionError(
+            f"groups={groups!r} is neither 'known', 'new' or 'population' nor a mapping of grouping terms to these"
+        )
     if isinstance(groups, str):
         chosen = dict.fromkeys(names, groups)
-        given = {groups}
+        given = [groups]
     else:
         unknown = [k for k in groups if k not in names]
         if unknown:
             raise PredictionError(f"{unknown[0]!r} is not a grouping term; {available(str(unknown[0]), names)}")
         chosen = {name: groups.get(name, "known") for name in names}
-        given = set(groups.values())
+        given = list(groups.values())
     for value in given:
-        if value not in KINDS:
+        if not isinstance(value, str) or value not in KINDS:
             raise PredictionError(f"groups={value!r} is not known; {available(str(value), KINDS)}")
     for f in inference.coordinates.factors:
         if f.pooling == "none" and chosen[f.name] != "known":

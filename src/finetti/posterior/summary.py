@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -13,6 +15,7 @@ from finetti.posterior.mixtures import mixture_moments, mixture_quantiles
 __all__ = ["check_probs", "quantile_names", "summarise"]
 
 Floats = npt.NDArray[np.float64]
+Map = Callable[[Floats], Floats]
 
 
 def check_probs(probs: npt.ArrayLike) -> Floats:
@@ -45,24 +48,28 @@ def summarise(inference: Inference, probs: npt.ArrayLike) -> pd.DataFrame:
 
 
 def _ess(sd: float, mcse: float) -> float:
-    return float((sd / mcse) ** 2) if mcse > 0 and np.isfinite(sd) else np.nan
+    # an error at the level of rounding is none: the value is exact
+    return float((sd / mcse) ** 2) if mcse > 1e-8 * sd and np.isfinite(sd) else np.nan
 
 
 def _population(inference: Inference, p: Floats) -> tuple[list[str], list[list[float]]]:
     hyper, coords = inference.hyper, inference.coordinates
-    mean, cov = hyper.payload
+    mean, variance = hyper.payload
     columns = inference.bound.design.columns
-    variance = np.diagonal(cov, axis1=1, axis2=2)
     centre, sd = mixture_moments(hyper.weights, mean, variance)
     quantiles = mixture_quantiles(hyper.weights, mean, variance, p)
     point = hyper.n_nodes == 1
     errors = np.zeros(len(columns)) if point else _replicate_error(inference, mean)
     given = {label: k for k, (label, at, _) in enumerate(coords.given) if at >= 0}
+    held = {label: value for label, at, value in coords.given if at < 0}
     flat_tail = _heaviest(inference)
     rows = []
     for k, column in enumerate(columns):
         label = f"beta[{column}]"
         key = label if label in given else ("Intercept" if column == "Intercept" and "Intercept" in given else None)
+        if label in held and np.all(variance[:, k] == 0.0):
+            rows.append([held[label], 0.0, *([held[label]] * p.size), np.nan, 0.0])
+            continue
         if key is not None and np.all(variance[:, k] == 0.0):  # a coefficient explored with theta
             at_nodes = mean[:, k]
             dense = None
@@ -93,7 +100,13 @@ def _replicate_error(inference: Inference, values: Floats) -> Floats:
     return hyper.weighted.per_replicate(values).std(axis=0, ddof=1) / np.sqrt(hyper.n_replicates)
 
 
-def _scalar(inference: Inference, at_nodes: Floats, at_dense: Floats | None, p: Floats) -> list[float]:
+def _same(x: Floats) -> Floats:
+    return x
+
+
+def _scalar(
+    inference: Inference, at_nodes: Floats, at_dense: Floats | None, p: Floats, correlation: bool = False
+) -> list[float]:
     """One function of theta."""
     hyper = inference.hyper
     if hyper.n_nodes == 1:
@@ -105,7 +118,14 @@ def _scalar(inference: Inference, at_nodes: Floats, at_dense: Floats | None, p: 
     dense = None if at_dense is None else at_dense[:, None]
     with np.errstate(over="ignore", invalid="ignore"):
         mean, sd, error, _ = weighted.moments(at_nodes[:, None], dense)
-    quantiles, _ = weighted.quantiles(at_nodes, at_dense, p)
+    # quantiles on an unbounded scale, where a correction cannot leave the parameter's range
+    to: Map = np.log if np.all(at_nodes > 0) else _same
+    back: Map = np.exp if np.all(at_nodes > 0) else _same
+    if correlation:
+        to, back = np.arctanh, np.tanh
+    with np.errstate(divide="ignore"):
+        quantiles, _ = weighted.quantiles(to(at_nodes), None if at_dense is None else to(at_dense), p)
+    quantiles = back(np.maximum.accumulate(quantiles[np.argsort(p)])[np.argsort(np.argsort(p))])
     return [float(mean[0]), float(sd[0]), *quantiles, _ess(float(sd[0]), float(error[0])), float(error[0])]
 
 
@@ -115,7 +135,7 @@ def _hyperparameters(inference: Inference, p: Floats) -> tuple[list[str], list[l
     dense = {} if hyper.surrogate is None else coords.natural(hyper.surrogate.theta)
     rows = []
     for label, values in at_nodes.items():
-        row = _scalar(inference, values, dense.get(label), p)
+        row = _scalar(inference, values, dense.get(label), p, label.startswith("cor_"))
         index = inference.tails.get(label, np.inf)
         if index <= 2.0:
             row[1] = np.nan

@@ -33,29 +33,32 @@ _EXAMPLES = r"""[bold]Examples[/bold]
   [dim]# two classic analyses, with tables, figures and a report[/dim]
   finetti demo
 
-  [dim]# an intercept and a slope for every subject[/dim]
-  finetti fit sleep.csv "Reaction ~ 1 + Days + (1 + Days | Subject)"
+  [dim]# the same homes again, now with a slope for every county[/dim]
+  finetti fit finetti-demo/radon/data.csv \
+      "log_radon ~ 1 + floor + (1 + floor | county)"
 
   [dim]# all options of a command[/dim]
   finetti fit --help"""
 
-_FIT_EXAMPLES = r"""[bold]Examples[/bold]
+_FIT_EXAMPLES = r"""[bold]Examples[/bold], on what `finetti demo` leaves and on fi.datasets.load("sleepstudy")
 
-  [dim]# pupils in schools; tables, draws, figures and report.html in results/[/dim]
-  finetti fit pupils.csv "score ~ 1 + ses + (1 + ses | school)" --out results
+  [dim]# a slope for every county; tables, draws, figures, report.html in results/[/dim]
+  finetti fit finetti-demo/radon/data.csv \
+      "log_radon ~ 1 + floor + log_uranium + (1 + floor | county)" \
+      --out results
 
   [dim]# known standard errors, and a heavy-tailed prior on the spread[/dim]
-  finetti fit schools.csv "effect | se(se) ~ 1 + (1 | school)" \
-      --prior "sd=half_cauchy(5)"
+  finetti fit finetti-demo/eight_schools/data.csv \
+      "effect | se(se) ~ 1 + (1 | school)" --prior "sd=half_cauchy(5)"
 
   [dim]# a prior for one coefficient, another for one standard deviation[/dim]
-  finetti fit sleep.csv "Reaction ~ 1 + Days + (1 + Days | Subject)" \
+  finetti fit sleepstudy.csv "Reaction ~ 1 + Days + (1 + Days | Subject)" \
       --prior "beta\[Days]=normal(0, 20)" \
       --prior "sd_Subject\[Days]=half_normal(20)"
 
-  [dim]# nested and crossed groups, one of them not pooled, 95 % intervals[/dim]
-  finetti fit plants.parquet "yield ~ dose + (1 | site/plot) + (1 | year)" \
-      --pooling year=none --probs 0.025,0.5,0.975 --missing drop
+  [dim]# every subject alone, 95 % intervals, rows with missing values left out[/dim]
+  finetti fit sleepstudy.parquet "Reaction ~ 1 + Days + (1 | Subject)" \
+      --pooling Subject=none --probs 0.025,0.5,0.975 --missing drop
 
 [bold]Formula[/bold]
   y ~ 1 + x + C(period) + (1 + x | g)     correlated intercepts and slopes

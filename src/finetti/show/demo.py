@@ -66,10 +66,12 @@ def run(out: str, *, quiet: bool, command: str, progress: Callable[[bool], Any])
     entries: list[Entry] = []
     for study in STUDIES:
         with progress(quiet) as report_progress:
+            table = datasets.load(study.dataset)
             start = perf_counter()
-            fitted = Reading(fit(study.formula, datasets.load(study.dataset), progress=report_progress))
+            fitted = Reading(fit(study.formula, table, progress=report_progress))
             seconds = perf_counter() - start
         folder = outputs.prepare(directory / study.dataset)
+        table.to_csv(folder / "data.csv", index=False)  # to try other models on: see `finetti fit --help`
         call = f"fit = fi.fit({study.formula!r}, fi.datasets.load({study.dataset!r}))"
         entry = Entry(
             study.title, fitted, story=study.story, source=CATALOGUE[study.dataset].source, seconds=seconds, call=call

@@ -20,8 +20,10 @@ class Reading:
     """
 
     def __init__(self, fit: Any) -> None:
-        self._fit = fit._fit if isinstance(fit, Reading) else fit
-        self._tables: dict[tuple[Any, ...], pd.DataFrame] = fit._tables if isinstance(fit, Reading) else {}
+        self._fit: Any = fit
+        self._tables: dict[tuple[Any, ...], pd.DataFrame] = {}
+        if isinstance(fit, Reading):  # share what is known already
+            self._fit, self._tables = fit._fit, fit._tables
 
     def summary(self, probs: Sequence[float] = PROBS) -> pd.DataFrame:
         """As `Fit.summary`."""

@@ -108,9 +108,7 @@ def summary_table(fit: Any, probs: Sequence[float] = (0.05, 0.5, 0.95)) -> Table
     return Table(columns, tuple(rows))
 
 
-def groups_table(
-    fit: Any, group: str, most: int | None = None, probs: Sequence[float] = (0.05, 0.5, 0.95)
-) -> Table:
+def groups_table(fit: Any, group: str, most: int | None = None, probs: Sequence[float] = (0.05, 0.5, 0.95)) -> Table:
     """Return `fit.groups(group)` as text; decimals are shared by all levels of one coefficient.
 
     Parameters
