@@ -21,7 +21,7 @@ def main() -> int:
         if reference is None:
             print("R with lme4 is not installed: nothing to compare with (apt-get install r-cran-lme4)")
             return 0
-        data = pd.read_csv(case.file, dtype={c: str for c in case.factors})
+        data = pd.read_csv(case.file, dtype=dict.fromkeys(case.factors, str))
         fit = fi.fit(case.formula, data, priors={"beta": fi.flat()}, pooling="empirical")
         mine = fit.summary()["mean"].to_dict()
         mine["criterion"] = -2.0 * fit.diagnostics.log_marginal

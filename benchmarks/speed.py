@@ -24,7 +24,7 @@ def main() -> None:
         if not case.file.exists():
             print(f"{case.name}: {case.file.name} is not here, left out")
             continue
-        data = pd.read_csv(case.file, dtype={c: str for c in case.factors})
+        data = pd.read_csv(case.file, dtype=dict.fromkeys(case.factors, str))
         repeats = LARGE_REPEATS if len(data) > 10_000 else SMALL_REPEATS
         fi.fit(case.formula, data).summary()  # compile and warm up
         seconds = []

@@ -54,7 +54,7 @@ def theta_of(spec: Hyperparameters, hyper: Mapping[str, float]) -> np.ndarray:
     def place(at: int, value: float) -> None:
         low, high = spec.coordinates[at].support
         if np.isinf(low):
-            theta[at] = value
+            theta[at] = (value - spec.coordinates[at].centre) / spec.coordinates[at].unit
         else:
             theta[at] = np.log(value - low) - (0.0 if np.isinf(high) else np.log(high - value))
 

@@ -91,10 +91,7 @@ def test_a_large_offset_of_the_response_costs_only_the_digits_the_data_have(offs
         assert got == pytest.approx(expected, rel=1e-8)
 
 
-DIGITS = pytest.mark.xfail(reason="cross-products of a response that no integrated intercept centres lose digits")
-
-
-@pytest.mark.parametrize("offset", [1e4, pytest.param(1e6, marks=DIGITS), pytest.param(1e8, marks=DIGITS)])
+@pytest.mark.parametrize("offset", [1e6, 1e8])
 @pytest.mark.parametrize(
     "kinds",
     [

@@ -69,6 +69,16 @@ class PopulationBasis:
     def _key(self, k: int) -> str:
         return f"beta[{self.columns[k]}]"
 
+    def given_units(self) -> tuple[tuple[float, float], ...]:
+        """(centre, unit) of each given coefficient: its least-squares value and about its standard error."""
+        p, n = len(self.integrated), self.y.size
+        spread = float(np.sqrt(np.sum(self.y**2) / max(n - p, 1)))
+        sizes = np.sqrt(np.sum(self.X[:, p:] ** 2, axis=0))
+        return tuple(
+            (float(centre), spread / float(size) if spread > 0.0 and size > 0.0 else 1.0)
+            for centre, size in zip(self.given_shift, sizes, strict=True)
+        )
+
     def rows(self, X: Floats) -> tuple[Floats, Floats]:
         """Solver columns (n, p + F) of new rows of X, and the part of their predictor that is constant."""
         centred = X - self.means

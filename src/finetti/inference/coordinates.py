@@ -29,6 +29,8 @@ class Coordinate:
     label: str
     prior: Prior
     is_coefficient: bool = False
+    centre: float = 0.0  # an unbounded coefficient is centre + unit * theta, so that theta is of order one
+    unit: float = 1.0
 
     @property
     def support(self) -> tuple[float, float]:
@@ -39,7 +41,7 @@ class Coordinate:
     def natural(self, theta: Floats) -> Floats:
         low, high = self.support
         if np.isinf(low):
-            return theta
+            return self.centre + self.unit * theta
         if np.isinf(high):
             return low + np.exp(theta)
         return low + (high - low) * expit(theta)
@@ -48,7 +50,7 @@ class Coordinate:
         """Inverse of `natural`, the value moved inside the support if need be."""
         low, high = self.support
         if np.isinf(low):
-            return float(value)
+            return float((value - self.centre) / self.unit)
         if np.isinf(high):
             return float(np.log(value - low)) if value > low else -5.0
         share = min(max((value - low) / (high - low), 0.01), 0.99)
@@ -58,7 +60,7 @@ class Coordinate:
         """log d natural / d theta."""
         low, high = self.support
         if np.isinf(low):
-            return np.zeros_like(theta)
+            return np.full_like(theta, np.log(self.unit))
         if np.isinf(high):
             return theta
         return np.log(high - low) + log_expit(theta) + log_expit(-theta)
@@ -74,7 +76,7 @@ class Coordinate:
         slope = self.prior.dlogpdf(value) if self.is_coefficient else sd_dlogpdf(self.prior, value)
         low, high = self.support
         if np.isinf(low):
-            return slope
+            return slope * self.unit
         bend = np.ones_like(theta) if np.isinf(high) else 1.0 - 2.0 * expit(theta)
         return slope * np.exp(self.log_slope(theta)) + bend
 

@@ -88,7 +88,10 @@ class GaussianInner:
             if k not in absent and not is_gaussian(priors[key := prior_key(c, priors)])
         )
         hyper = Hyperparameters.build(
-            [(f.name, f.coefficients, f.blocks, len(f.levels), pooled[f.name]) for f in design.factors], priors, given
+            [(f.name, f.coefficients, f.blocks, len(f.levels), pooled[f.name]) for f in design.factors],
+            priors,
+            given,
+            basis.given_units(),
         )
         groupings, transforms, penalties, masks = [], [], [], []
         constant, n_free = 0.0, 0

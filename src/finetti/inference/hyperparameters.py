@@ -107,6 +107,7 @@ class Hyperparameters:
         factors: list[tuple[str, tuple[str, ...], tuple[tuple[int, ...], ...], int, str]],
         priors: Mapping[str, Prior],
         given: tuple[str, ...],
+        units: tuple[tuple[float, float], ...] = (),
     ) -> Hyperparameters:
         """Lay out theta.
 
@@ -117,14 +118,18 @@ class Hyperparameters:
             Resolved priors by label.
         given : tuple of str
             Labels of the coefficients whose prior is not Gaussian.
+        units : tuple of (centre, unit)
+            Of these coefficients, from the data, so that their coordinates are of order one.
         """
         coordinates: list[Coordinate | None] = []
         names: list[str] = []
 
-        def scalar(label: str, prior: Prior, coefficient: bool = False) -> tuple[int, float]:
+        def scalar(
+            label: str, prior: Prior, coefficient: bool = False, centre: float = 0.0, unit: float = 1.0
+        ) -> tuple[int, float]:
             if is_fixed(prior):
                 return -1, float(prior.value)  # type: ignore[attr-defined]
-            coordinates.append(Coordinate(label, prior, coefficient))
+            coordinates.append(Coordinate(label, prior, coefficient, centre, unit))
             names.append(label)
             return len(names) - 1, np.nan
 
@@ -147,7 +152,10 @@ class Hyperparameters:
                     names += [f"cor_{name} ({j + 1})" for j in range(block.size)]
             specs.append(FactorSpec(name, coefs, n_levels, pooling, at, value, tuple(cors), tuple(cor_at)))
         sigma = scalar("sigma", priors["sigma"]) if "sigma" in priors else (-2, 1.0)
-        held_out = tuple((label, *scalar(label, priors[label], True)) for label in given)
+        units = units or ((0.0, 1.0),) * len(given)
+        held_out = tuple(
+            (label, *scalar(label, priors[label], True, *unit)) for label, unit in zip(given, units, strict=True)
+        )
         return cls(tuple(coordinates), tuple(names), tuple(specs), *sigma, held_out)
 
     @property

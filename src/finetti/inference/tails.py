@@ -36,8 +36,8 @@ def check_exact_fit(target: GaussianTarget) -> None:
     theta[:, at] -= np.array([14.0, 16.0, 14.0, 16.0])
     theta[2:, scales] -= np.array([[14.0], [16.0]])
     value, _ = target.log_density(theta)
-    rise = value[1::2] - value[::2]
-    if np.any(np.isfinite(rise) & (rise > 1.0)):
+    near, far = value[::2], value[1::2]
+    if any(np.isfinite(n) and np.isfinite(f) and f - n > 1.0 for n, f in zip(near, far, strict=True)):
         raise InferenceError(
             "the model fits the response exactly (the residual variance is zero), so that sigma cannot be estimated. "
             "Is the response constant within every group, or computed from the predictors? Drop terms, or give the "

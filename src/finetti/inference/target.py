@@ -95,8 +95,4 @@ class GaussianTarget:
                 out[at : at + block.size] = max(0.5 * f.n_levels, 1.0)
         if hyper.sigma_at >= 0:
             out[hyper.sigma_at] = max(1.5 * n, 1.0)
-        spread = self.spread()
-        for k, (_, at, _) in enumerate(hyper.given):
-            if at >= 0:
-                out[at] = max(float(np.sum(self.inner.basis.X[:, self.inner.system.p + k] ** 2)) / spread**2, 1e-6)
-        return out
+        return out  # a given coefficient is explored in units of its standard error

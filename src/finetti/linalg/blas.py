@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from numba.extending import get_cython_function_address
 from scipy.linalg import blas
 from threadpoolctl import ThreadpoolController
+
+from finetti.linalg.jit import kernel
 
 __all__ = ["cholesky_root", "invert_factor", "single_threaded", "solve_factor"]
 
@@ -63,7 +64,7 @@ def solve_factor(factor: Floats, k: int, z: Floats | None = None) -> Floats:
     return blas.dtrsv(factor[:k, :k], rhs, lower=1, trans=1)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _mirror(V):  # type: ignore[no-untyped-def]
     block = 64  # transposing in tiles keeps both sides in cache
     n = V.shape[0]

@@ -12,12 +12,12 @@ Takahashi, Fagan and Chin (1973), all that marginal variances, gradients and lev
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from finetti.linalg.jit import kernel
 from finetti.linalg.kernels import columns_times, max_coefficients, rows_times
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def unwhiten_root(pat, lam, k, x, V):  # type: ignore[no-untyped-def]
     """Turn solution x (k,) and covariance V (k, k) of the dense factors from v to u = L v, in place."""
     scale = np.ones(x.shape[0])
@@ -35,12 +35,13 @@ def unwhiten_root(pat, lam, k, x, V):  # type: ignore[no-untyped-def]
         lo = pat.dlam_off[f]
         if q > 1:
             for r in range(pat.droot[f], pat.droot[f + 1], q):
-                rows_times(lam, lo, q, False, x.reshape(-1, 1), r, 0, 1, t)
-                rows_times(lam, lo, q, False, V, r, 0, V.shape[0], t)
-                columns_times(lam, lo, q, False, V, r, 0, V.shape[0], t)
+                none = q - q
+                rows_times(lam, lo, q, q < 0, x.reshape(-1, 1), r, none, none + 1, t)
+                rows_times(lam, lo, q, q < 0, V, r, none, V.shape[0], t)
+                columns_times(lam, lo, q, q < 0, V, r, none, V.shape[0], t)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def root_sums(pat, x, V, pen, s1, s2):  # type: ignore[no-untyped-def]
     """Add sum Cov(v_j) and sum v_j v_j' over the levels of each dense factor (whitened) to s1, s2."""
     for f in range(pat.dq.shape[0]):
@@ -54,7 +55,7 @@ def root_sums(pat, x, V, pen, s1, s2):  # type: ignore[no-untyped-def]
                         s2[lo + a * q + c] += x[r + a] * x[r + c]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def descend(  # type: ignore[no-untyped-def]
     pat, lam, pen, fixed, p, x_root, V_root, panel, Zl, Zd, X,
     want_cov, want_rows, u, cov, ux, s1, s2, fit, lev,
@@ -212,8 +213,8 @@ def descend(  # type: ignore[no-untyped-def]
                     s += lam[lo + a * q + k] * v[k]
                 u[coef + a] = s
                 xs[a] = s
-            rows_times(lam, lo, q, False, V, 0, 0, q + m, t)
-            columns_times(lam, lo, q, False, V, 0, 0, q, t)
+            rows_times(lam, lo, q, q < 0, V, q - q, q - q, q + m, t)
+            columns_times(lam, lo, q, q < 0, V, q - q, q - q, q, t)
             for a in range(q):
                 for c in range(m):
                     V[q + c, a] = V[a, q + c]
@@ -232,7 +233,7 @@ def descend(  # type: ignore[no-untyped-def]
                 row_moments(pat, b, q, n_anc, n_list, p, Zl, Zd, X, xs, V, fit, lev)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def row_moments(pat, b, q, n_anc, n_list, p, Zl, Zd, X, xs, V, fit, lev):  # type: ignore[no-untyped-def]
     """Mean and variance of the linear predictor in the rows of first-factor block b."""
     n_cross = pat.dq.shape[0]
@@ -267,7 +268,7 @@ def row_moments(pat, b, q, n_anc, n_list, p, Zl, Zd, X, xs, V, fit, lev):  # typ
         lev[i] = var
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def draw_leading(pat, lam, fixed, p, x_root, panel, z, u):  # type: ignore[no-untyped-def]
     """Draw the leading coefficients u (C,) given the root draw; z (C,) standard normal or zero.
 

@@ -19,13 +19,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from finetti.linalg.jit import inner, kernel
 
 # numba's compiled functions and their NamedTuple of arrays are outside what mypy can follow
 Array = Any
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def assemble(pat, w, Zl, Zd, X, y, panel, root):  # type: ignore[no-untyped-def]
     """Add the cross-products of the rows, with weights w, to `panel` and `root` (upper triangle).
 
@@ -90,7 +91,7 @@ def assemble(pat, w, Zl, Zd, X, y, panel, root):  # type: ignore[no-untyped-def]
         root[nd + p, nd + p] += wi * y[i] * y[i]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def eliminate(pat, lam, pen, p, panel, root):  # type: ignore[no-untyped-def]
     """Factor all leading blocks in place and subtract their fill from `root`; return log|M|.
 
@@ -212,7 +213,7 @@ def eliminate(pat, lam, pen, p, panel, root):  # type: ignore[no-untyped-def]
     return logdet
 
 
-@njit(cache=True, nogil=True)
+@inner()
 def max_coefficients(pat):  # type: ignore[no-untyped-def]
     """Largest number of coefficients per level, at least 1."""
     most = 1
@@ -223,7 +224,7 @@ def max_coefficients(pat):  # type: ignore[no-untyped-def]
     return most
 
 
-@njit(cache=True, nogil=True)
+@inner()
 def rows_times(lam, lo, q, transposed, A, row, first, last, t):  # type: ignore[no-untyped-def]
     """Rows row..row+q of columns first..last of A times L (or L') from the left, in place."""
     for c in range(first, last):
@@ -236,7 +237,7 @@ def rows_times(lam, lo, q, transposed, A, row, first, last, t):  # type: ignore[
             A[row + a, c] = t[a]
 
 
-@njit(cache=True, nogil=True)
+@inner()
 def columns_times(lam, lo, q, transposed, A, column, first, last, t):  # type: ignore[no-untyped-def]
     """Columns column..column+q of rows first..last of A times L' (or L) from the right, in place."""
     for r in range(first, last):
@@ -249,7 +250,7 @@ def columns_times(lam, lo, q, transposed, A, column, first, last, t):  # type: i
             A[r, column + a] = t[a]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def whiten_root(pat, lam, pen, prior, sigma2, fixed, root):  # type: ignore[no-untyped-def]
     """Turn the Schur complement into the whitened root system, in place.
 
@@ -279,8 +280,9 @@ def whiten_root(pat, lam, pen, prior, sigma2, fixed, root):  # type: ignore[no-u
                 for a in range(q):
                     for c in range(a):
                         root[r + a, r + c] = root[r + c, r + a]
-                rows_times(lam, lo, q, True, root, r, r, size, t)
-                columns_times(lam, lo, q, True, root, r, 0, r + q, t)
+                # (no literals among the arguments: numba would compile the helper once for each)
+                rows_times(lam, lo, q, q > 0, root, r, r, size, t)
+                columns_times(lam, lo, q, q > 0, root, r, q - q, r + q, t)
             for a in range(q):
                 root[r + a, r + a] += pen[r + a]
     n_fixed = fixed.shape[0]
@@ -304,7 +306,7 @@ def whiten_root(pat, lam, pen, prior, sigma2, fixed, root):  # type: ignore[no-u
     return k0
 
 
-@njit(cache=True, nogil=True)
+@inner()
 def factor_root(k, root):  # type: ignore[no-untyped-def]
     """Upper Cholesky of the leading (k+1, k+1) part in place; the last pivot is left unrooted.
 
@@ -327,7 +329,7 @@ def factor_root(k, root):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+@inner()
 def back_solve(k, root, z, x):  # type: ignore[no-untyped-def]
     """x = U^-1 (root[:k, k] + z): the solution if z = 0, a draw of it if z is standard normal."""
     for a in range(k - 1, -1, -1):
@@ -337,7 +339,7 @@ def back_solve(k, root, z, x):  # type: ignore[no-untyped-def]
         x[a] = s / root[a, a]
 
 
-@njit(cache=True, nogil=True)
+@inner()
 def invert_root(k, root, V):  # type: ignore[no-untyped-def]
     """V = (U'U)^-1 of the factored root, full symmetric (k, k)."""
     for c in range(k):  # columns of U^-1 in the upper triangle of V

@@ -1,23 +1,23 @@
 """The numba driver: whole evaluations of many hyperparameter nodes in one call, for small roots.
 
-One kernel serves values, gradients, conditional moments and draws: compiled separately, each
-would spend the compile time of the elimination again.
+One kernel serves values, gradients and conditional moments: compiled separately, each would spend the
+compile time of the elimination again. Draws, which a first fit does not need, have their own.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from finetti.linalg.downward import descend, draw_leading, root_sums, row_moments, unwhiten_root
+from finetti.linalg.jit import kernel
 from finetti.linalg.kernels import assemble, back_solve, eliminate, factor_root, invert_root, whiten_root
 
-__all__ = ["CONDITION", "DRAW", "GRADIENT", "VALUE", "prepare", "run_nodes"]
+__all__ = ["CONDITION", "GRADIENT", "VALUE", "draw_nodes", "prepare", "run_nodes"]
 
-VALUE, GRADIENT, CONDITION, DRAW = 0, 1, 2, 3
+VALUE, GRADIENT, CONDITION = 0, 1, 2
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def prepare(pat, se2, s2_row, w, Zl, Zd, X, y, panel0, root0, panel, root):  # type: ignore[no-untyped-def]
     """Fill `panel` and `root` with the cross-products of one node; return sum log R.
 
@@ -41,11 +41,11 @@ def prepare(pat, se2, s2_row, w, Zl, Zd, X, y, panel0, root0, panel, root):  # t
     return logdet
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def run_nodes(  # type: ignore[no-untyped-def]
     pat, lam, sigma2, row_s2, fixed, pen_lead, pen_root, prior, se2, w0, Zl, Zd, X, y, panel0, root0,
     mode, want_rows, value, x_mean, x_chol, s1, s2, row_terms,
-    u, cov, ux, x_root, V_root, fit, lev, start, z_lead, z_root,
+    u, cov, ux, x_root, V_root, fit, lev,
 ):  # fmt: skip
     """Evaluate nodes; everything is relative to sigma2 (S,).
 
@@ -54,7 +54,6 @@ def run_nodes(  # type: ignore[no-untyped-def]
     GRADIENT also fills `s1`, `s2` (S, L) and `row_terms` (S, 1 + F): sum (1/r - h/r^2 - e^2/r^2), and
     x_k' R^-1 e for the given columns; u to lev have one row, as scratch.
     CONDITION fills u (S, C), cov, ux as in `descend`, x_root (S, k), V_root (S, k, k), and per row fit, lev.
-    DRAW fills u (N, C) and x_root (N, k): draws start[s]:start[s+1] come from node s, z are standard normals.
     """
     n_fixed = fixed.shape[1]
     k = root0.shape[0] - 1 - n_fixed
@@ -65,43 +64,22 @@ def run_nodes(  # type: ignore[no-untyped-def]
     panel = np.empty_like(panel0)
     root = np.empty_like(root0)
     w = np.empty(se2.shape[0])
-    nothing = np.zeros((0, 0))
-    scaled = np.empty(k)
-    scaled_lead = np.empty(z_lead.shape[1])
+    zero = np.zeros(k)
     for s in range(lam.shape[0]):
-        if mode == 3 and start[s] == start[s + 1]:
-            continue
         value[s, 3] = prepare(pat, se2, row_s2[s], w, Zl, Zd, X, y, panel0, root0, panel, root)
         logdet = eliminate(pat, lam[s], pen_lead, X.shape[1], panel, root)
         whiten_root(pat, lam[s], pen_root, prior, sigma2[s], fixed[s], root)
         t = s if mode == 2 else 0
         if np.isnan(logdet) or not factor_root(k, root):
             value[s, 2] = np.nan
-            first, last = s, s + 1
-            if mode == 3:
-                first, last = start[s], start[s + 1]
-            if mode >= 2:
-                for r in range(first, last):
-                    for a in range(u.shape[1]):
-                        u[r, a] = np.nan
-                    for a in range(k):
-                        x_root[r, a] = np.nan
-            continue
-        if mode == 3:
-            sd = np.sqrt(sigma2[s])
-            for r in range(start[s], start[s + 1]):
+            if mode == 2:
+                for a in range(u.shape[1]):
+                    u[s, a] = np.nan
                 for a in range(k):
-                    scaled[a] = z_root[r, a] * sd
-                for a in range(scaled_lead.shape[0]):
-                    scaled_lead[a] = z_lead[r, a] * sd
-                back_solve(k, root, scaled, x_root[r])
-                unwhiten_root(pat, lam[s], k, x_root[r], nothing)
-                draw_leading(pat, lam[s], fixed[s], p, x_root[r], panel, scaled_lead, u[r])
+                    x_root[s, a] = np.nan
             continue
         x = x_root[t]
-        for a in range(k):
-            scaled[a] = 0.0
-        back_solve(k, root, scaled, x)
+        back_solve(k, root, zero, x)
         if mode < 2:
             logdet_x = 0.0
             for a in range(k):
@@ -141,3 +119,39 @@ def run_nodes(  # type: ignore[no-untyped-def]
                     row_terms[s, 0] += weight - (lev[t, i] * sigma2[s] + e * e) * weight * weight
                 for c in range(n_fixed):
                     row_terms[s, 1 + c] += X[i, p + c] * e * weight
+
+
+@kernel()
+def draw_nodes(  # type: ignore[no-untyped-def]
+    pat, lam, sigma2, row_s2, fixed, pen_lead, pen_root, prior, se2, Zl, Zd, X, y, panel0, root0,
+    start, z_lead, z_root, u, x_root,
+):  # fmt: skip
+    """Draw coefficients u (N, C) and x_root (N, k): draws start[s]:start[s+1] come from node s.
+
+    z_lead (N, C) and z_root (N, k) are standard normals. NaN where a node's system is not positive definite.
+    """
+    n_fixed = fixed.shape[1]
+    k = root0.shape[0] - 1 - n_fixed
+    p = X.shape[1] - n_fixed
+    panel = np.empty_like(panel0)
+    root = np.empty_like(root0)
+    w = np.empty(se2.shape[0])
+    nothing = np.zeros((0, 0))
+    scaled = np.empty(k)
+    scaled_lead = np.empty(z_lead.shape[1])
+    for s in range(lam.shape[0]):
+        if start[s] == start[s + 1]:
+            continue
+        prepare(pat, se2, row_s2[s], w, Zl, Zd, X, y, panel0, root0, panel, root)
+        logdet = eliminate(pat, lam[s], pen_lead, X.shape[1], panel, root)
+        whiten_root(pat, lam[s], pen_root, prior, sigma2[s], fixed[s], root)
+        good = factor_root(k, root) and not np.isnan(logdet)
+        sd = np.sqrt(sigma2[s]) if good else np.nan
+        for r in range(start[s], start[s + 1]):
+            for a in range(k):
+                scaled[a] = z_root[r, a] * sd
+            for a in range(scaled_lead.shape[0]):
+                scaled_lead[a] = z_lead[r, a] * sd
+            back_solve(k, root, scaled, x_root[r])
+            unwhiten_root(pat, lam[s], k, x_root[r], nothing)
+            draw_leading(pat, lam[s], fixed[s], p, x_root[r], panel, scaled_lead, u[r])

@@ -208,28 +208,25 @@ class BlockSystem:
         """Whether a gradient needs a pass over the rows."""
         return self.se2.size > 0 or self.n_fixed > 0
 
-    def _kernel(self, at: Points, mode: int, want_rows: bool, values, conditionals, draws=None) -> None:  # type: ignore[no-untyped-def]
+    def _kernel(self, at: Points, mode: int, want_rows: bool, values, conditionals) -> None:  # type: ignore[no-untyped-def]
         """Call the driver kernel, with empty or scratch arrays for what a mode does not fill."""
-        S, C, p, k, n = len(at), int(self.layout.pattern.coef_off[-1]), self.p, self.k, self.y.size
-        n_lam, n_rows = self.layout.n_lambda, n if want_rows else 0
+        S, C, p, k = len(at), int(self.layout.pattern.coef_off[-1]), self.p, self.k
+        n_lam, n_rows = self.layout.n_lambda, self.y.size if want_rows else 0
         if values is None:
             values = (
                 np.zeros((S, 4)), np.zeros((0, p)), np.zeros((0, p, p)), np.zeros((S, n_lam)), np.zeros((S, n_lam)),
                 np.zeros((0, 1)),
             )  # fmt: skip
-        if draws is None:
-            draws = (np.zeros(1, dtype=np.int64), np.zeros((0, C)), np.zeros((0, k)))
-        if conditionals is None or len(conditionals) == 2:
-            u, x = conditionals or (np.zeros((1, C)), np.zeros((1, k)))
+        if conditionals is None:
             conditionals = (
-                u, np.zeros((1, 0)), np.zeros((1, 0, p)), x, np.zeros((1, k, k)),
+                np.zeros((1, C)), np.zeros((1, 0)), np.zeros((1, 0, p)), np.zeros((1, k)), np.zeros((1, k, k)),
                 np.zeros((1, n_rows)), np.zeros((1, n_rows)),
             )  # fmt: skip
         nodes.run_nodes(
             self.layout.pattern, at.lam, at.sigma2, at.row_s2, at.fixed,
             self.pen_lead, self.pen_root, self.prior, self.se2, self.weights,
             self.Zl, self.Zd, self.X, self.y, self.panel0, self.root0,
-            mode, want_rows, *values, *conditionals, *draws,
+            mode, want_rows, *values, *conditionals,
         )  # fmt: skip
 
     def evaluate(self, points: Points, *, gradient: bool = False) -> Evaluated:
@@ -287,7 +284,12 @@ class BlockSystem:
         def work(part: slice) -> None:
             at, mine = points[part], start[part.start : part.stop + 1]
             if self.small:
-                self._kernel(at, nodes.DRAW, False, None, (u, x), (mine, z_lead, z_root))
+                nodes.draw_nodes(
+                    self.layout.pattern, at.lam, at.sigma2, at.row_s2, at.fixed,
+                    self.pen_lead, self.pen_root, self.prior, self.se2,
+                    self.Zl, self.Zd, self.X, self.y, self.panel0, self.root0,
+                    mine, z_lead, z_root, u, x,
+                )  # fmt: skip
             else:
                 for s in range(len(at)):
                     one = slice(int(mine[s]), int(mine[s + 1]))
@@ -312,8 +314,7 @@ class BlockSystem:
             local.panel, local.root = np.zeros_like(self.panel0), np.zeros_like(self.root0)
             local.w = np.zeros(self.se2.size)
         pat = self.layout.pattern
-        logdet_rows = nodes.prepare(
-            pat, self.se2, at.row_s2[0], local.w, self.Zl, self.Zd, self.X, self.y,
+        logdet_rows = nodes.prepare(pat, self.se2, at.row_s2[0], local.w, self.Zl, self.Zd, self.X, self.y,
             self.panel0, self.root0, local.panel, local.root,
         )  # fmt: skip
         logdet = eliminate(pat, at.lam[0], self.pen_lead, self.X.shape[1], local.panel, local.root)
@@ -352,8 +353,7 @@ class BlockSystem:
         root_sums(pat, x, V, self.pen_root, s1, s2)
         unwhiten_root(pat, at.lam[0], k, x, V)
         if pat.q.size:
-            descend(
-                pat, at.lam[0], self.pen_lead, at.fixed[0], self.p, x, V, panel, self.Zl, self.Zd, self.X,
+            descend(pat, at.lam[0], self.pen_lead, at.fixed[0], self.p, x, V, panel, self.Zl, self.Zd, self.X,
                 want_cov, want_rows, u, cov, ux, s1, s2, fit, lev,
             )  # fmt: skip
         elif want_rows:

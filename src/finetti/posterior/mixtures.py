@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from finetti.linalg.jit import kernel
 from finetti.linalg.system import over_chunks
 
 __all__ = ["mixture_moments", "mixture_quantiles"]
@@ -22,7 +22,7 @@ def mixture_moments(weights: Floats, mean: Floats, variance: Floats) -> tuple[Fl
     return centre, np.sqrt(np.maximum(total, 0.0))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _quantiles(weights, mean, sd, probs, out):  # type: ignore[no-untyped-def]
     """out[i, k]: the probs[k] quantile of sum_s w_s N(mean[i, s], sd[i, s]^2).
 

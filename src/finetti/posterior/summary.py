@@ -74,7 +74,10 @@ def _population(inference: Inference, p: Floats) -> tuple[list[str], list[list[f
             at_nodes = mean[:, k]
             dense = None
             if hyper.surrogate is not None:
-                dense = coords.given_values(hyper.surrogate.theta)[:, given[key]]
+                # zero variance: the coefficient is a function of theta alone, so that T has no part in it
+                basis = inference.conditional.inner.basis
+                values = coords.given_values(hyper.surrogate.theta) - basis.given_shift
+                dense = basis.base[k] + values @ basis.B[k]
             rows.append(_scalar(inference, at_nodes, dense, p))
             continue
         m, s = float(centre[k]), float(sd[k])

@@ -245,7 +245,7 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         if package == "finetti":  # run from a source tree
-            import finetti
+            from finetti import __version__
 
-            return finetti.__version__
+            return __version__
         return ""
