@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 # dense points of each replicate
-DENSE_POINTS = 2**10
+DENSE_POINTS = 2**9
 # monomials beyond this would cost more than the nodes they save
 MOST_TERMS = 400
 # the polynomial is fitted where the log density is within this (plus d) of its top
