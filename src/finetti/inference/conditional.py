@@ -53,7 +53,7 @@ class GroupMoments:
 
 @dataclass(frozen=True)
 class RowMoments:
-    """The linear predictor of m rows at a batch of nodes: mean and variance (S, m), noise variance (S, m)."""
+    """The linear predictor of m rows at a batch of nodes: mean and variance (S, m), noise variance (S or 1, m)."""
 
     nodes: slice
     mean: Floats

@@ -191,7 +191,9 @@ def fit_surrogate(
     radius = float(np.sqrt(np.max(np.sum(z[core] ** 2, axis=1))))
     chart = _Chart(proposal, centre, L, radius)
     z, lost = chart.inside(z)
-    dense = proposal.sample(np.concatenate([SobolStream(d + 2, s).next(DENSE_POINTS) for s in seed.spawn(R)]))
+    # children by name, not by spawning: the same points however often the nodes are assessed
+    seeds = [np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, r)) for r in range(R)]
+    dense = proposal.sample(np.concatenate([SobolStream(d + 2, s).next(DENSE_POINTS) for s in seeds]))
     phi_dense = proposal.warp.inverse(dense)
     log_q_dense = proposal.log_density(dense) + proposal.warp.log_slope(phi_dense)
     z_dense, lost_dense = chart.inside(chart.z(phi_dense))
