@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DataError",
     "FinettiError",
+    "FinettiWarning",
     "Fit",
     "FormulaError",
     "InferenceError",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see; the same names as _H
     from finetti.errors import (
         DataError,
         FinettiError,
+        FinettiWarning,
         FormulaError,
         InferenceError,
         ModelError,
@@ -77,7 +79,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see; the same names as _H
 else:  # hidden from type checkers, to whom a module `__getattr__` would make every misspelt name valid
     _HOME = {
         "finetti.errors": (
-            "DataError FinettiError FormulaError InferenceError ModelError NotBuiltError PredictionError PriorError"
+            "DataError FinettiError FinettiWarning FormulaError InferenceError ModelError NotBuiltError PredictionError PriorError"
         ),
         "finetti.model.model": "Model",
         "finetti.model.priors": (

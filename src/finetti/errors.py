@@ -12,6 +12,7 @@ from difflib import get_close_matches
 __all__ = [
     "DataError",
     "FinettiError",
+    "FinettiWarning",
     "FormulaError",
     "InferenceError",
     "ModelError",
@@ -40,6 +41,10 @@ class ModelError(FinettiError):
 
 class DataError(FinettiError):
     """The data are missing, malformed, or outside what the model can describe."""
+
+
+class FinettiWarning(UserWarning):
+    """A result that failed its own checks is being read."""
 
 
 class InferenceError(FinettiError):

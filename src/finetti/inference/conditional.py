@@ -152,12 +152,12 @@ class GaussianConditional:
         b = b + np.einsum("sjab,sjb->sja", info, u)
         free = free_columns(g.index, g.n_levels, g.Z)
         whole = np.asarray(free.all(axis=1))
-        dev, se, weight = _least_squares(info, b, whole, Ti)
+        dev, se = _least_squares(info, b, whole, Ti)
         L = inner.relative_factors(theta, np.ones(len(at)))
         lo = sum(s.q**2 for s in inner.hyper.factors[:f])
         Lf = L[:, lo : lo + spec.q**2].reshape(-1, spec.q, spec.q)
         if spec.pooling == "none":
-            weight = np.broadcast_to(np.eye(spec.q), weight.shape).copy()
+            weight = np.broadcast_to(np.eye(spec.q), info.shape).copy()
         else:
             weight = Ti @ _shrinkage(info, Lf) @ T
         mean = population[:, None] + u_raw
@@ -325,8 +325,8 @@ class _LevelSums:
         return out * factor[:, :, None, None] if one else out
 
 
-def _least_squares(info: Floats, b: Floats, whole: npt.NDArray[np.bool_], Ti: Floats) -> tuple[Floats, Floats, Floats]:
-    """Coefficients, standard errors (user's coordinates, NaN where singular) and a like-shaped blank."""
+def _least_squares(info: Floats, b: Floats, whole: npt.NDArray[np.bool_], Ti: Floats) -> tuple[Floats, Floats]:
+    """Coefficients and standard errors in the user's coordinates, NaN where singular."""
     q = info.shape[-1]
     safe = np.where(whole[:, None, None], info, np.eye(q))
     if q == 1:
@@ -335,8 +335,7 @@ def _least_squares(info: Floats, b: Floats, whole: npt.NDArray[np.bool_], Ti: Fl
         inverse = np.linalg.inv(safe)
     dev = np.einsum("sjab,sjb->sja", inverse, b) @ Ti.T
     se = np.sqrt(np.maximum(np.einsum("ka,sjab,kb->sjk", Ti, inverse, Ti), 0.0))
-    blank = np.zeros_like(info)
-    return np.where(whole[:, None], dev, np.nan), np.where(whole[:, None], se, np.nan), blank
+    return np.where(whole[:, None], dev, np.nan), np.where(whole[:, None], se, np.nan)
 
 
 def _shrinkage(info: Floats, L: Floats) -> Floats:

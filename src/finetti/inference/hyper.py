@@ -46,6 +46,7 @@ class Settings:
     dear: float = 1e-3
     dear_nodes: int = 64
     dear_max_nodes: int = 2048
+    dear_seconds: float = 30.0  # nominal, one core: more nodes than that where they are not so dear
 
 
 class Target(Protocol):
@@ -189,7 +190,9 @@ def explore(
     if dear:
         wanted = max(settings.dear_nodes, int(2.5 * n_terms(d, 2)))
         per_replicate = _power_of_two(wanted / settings.replicates)
-    limit = settings.dear_max_nodes if dear else settings.max_nodes
+    limit = settings.max_nodes
+    if dear:
+        limit = int(np.clip(settings.dear_seconds / target.cost, settings.dear_max_nodes, settings.max_nodes))
     streams = [SobolStream(d + 2, s) for s in replicate_seeds]
     nodes = _draw(target, proposal, streams, per_replicate, report)
     restarts = 0
@@ -198,13 +201,15 @@ def explore(
         if result.reliable or nodes.log_p.size * 2 > limit:
             return result
         poor = effective_fraction(nodes.log_ratio) < 0.3
-        if (restarts < 2 and poor) or (restarts < 1 and dear):
-            # a poor proposal (or one without a pilot): its nodes are worth more as a pilot than as a start
+        # dear models have no pilot: a first set that fails becomes one, and a larger one once more
+        pilot = dear and nodes.log_p.size >= (settings.dear_nodes, 4 * settings.dear_nodes)[min(restarts, 1)]
+        if restarts < 2 and (poor or pilot):
+            # a poor proposal: its nodes are worth more as a pilot than as a start
             proposal = refit(proposal, nodes.theta, normalise(nodes.log_ratio))
             restarts += 1
             fresh = np.random.SeedSequence([seed, restarts]).spawn(settings.replicates)
             streams = [SobolStream(d + 2, s) for s in fresh]
-            nodes = _draw(target, proposal, streams, per_replicate, report)
+            nodes = _draw(target, proposal, streams, nodes.log_p.size // settings.replicates, report)
             continue
         more = _draw(target, proposal, streams, nodes.log_p.size // settings.replicates, report, nodes.log_p.size)
         nodes = _join(nodes, more)

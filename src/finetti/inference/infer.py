@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from finetti.errors import InferenceError, NotBuiltError, available
 from finetti.inference.conditional import GaussianConditional
@@ -25,6 +26,8 @@ from finetti.linalg.blas import single_threaded
 if TYPE_CHECKING:
     from finetti.data.bound import Bound
 
+Floats = npt.NDArray[np.float64]
+
 __all__ = ["METHODS", "Inference", "infer"]
 
 METHODS = ("auto", "exact")
@@ -35,11 +38,12 @@ DESIGNED = ("nuts", "laplace", "gibbs")
 class Inference:
     """The posterior as nodes, and the conditional distributions at them.
 
-    hyper : weighted nodes of theta; payload (beta mean (S, p), beta covariance (S, p, p))
+    hyper : weighted nodes of theta; payload (beta mean (S, p), beta variance (S, p))
     coordinates : what theta means
     conditional : b | theta, y
     method, reason : what was done and why
     tails : tail index of each scale parameter (moments of order below it exist)
+    coefficient_tails : (p,) tail index that each population coefficient inherits
     estimate : the maximum, where hyperparameters were estimated and not integrated
     seconds : wall time of the inference
     """
@@ -51,6 +55,7 @@ class Inference:
     method: str
     reason: str
     tails: dict[str, float]
+    coefficient_tails: Floats
     estimate: PointEstimate | None
     dear: bool  # whether a node costs so much that few are used
     seconds: float
@@ -113,13 +118,14 @@ def _infer(bound: Bound, seed: int, progress: Progress | None, settings: Setting
         log_density, payload = target.log_density(theta)
         posterior = single_node((), theta, payload, float(log_density[0]))
         tails: dict[str, float] = {}
+        coefficient_tails = np.full(len(bound.design.columns), np.inf)
         reason = (
             "empirical Bayes: hyperparameters at the maximum of the marginal likelihood, coefficients given them exact"
             if estimate
             else "no free hyperparameters: the posterior of the coefficients is Gaussian and exact"
         )
     else:
-        tails = tail_indices(target)  # before the search: an improper posterior has no mode to find
+        tails, coefficient_tails = tail_indices(target)  # before the search: an improper posterior has no mode to find
         posterior = explore(target, seed, settings, progress)
         reason = "all coefficients are Gaussian given the hyperparameters and are integrated out exactly; " + (
             f"the {inner.hyper.d} hyperparameters are explored by importance sampling"
@@ -132,6 +138,6 @@ def _infer(bound: Bound, seed: int, progress: Progress | None, settings: Setting
         progress("done", 1, 1)
     return Inference(
         bound, posterior, inner.hyper, GaussianConditional(inner),
-        "empirical" if estimate and inner.hyper.d == 0 else "exact", reason, tails, estimate,
+        "empirical" if estimate and inner.hyper.d == 0 else "exact", reason, tails, coefficient_tails, estimate,
         target.cost > (settings or Settings()).dear, time.perf_counter() - began,
     )  # fmt: skip

@@ -97,10 +97,14 @@ class Surrogate:
         both, _ = self.expect(np.concatenate([f, f**2], axis=1), np.concatenate([g, g**2], axis=1))
         k = f.shape[1]
         m1, m2 = both[:k], both[k:]
-        sd = np.sqrt(np.maximum(m2 - m1**2, 1e-12))
+        variance = m2 - m1**2
+        sd = np.sqrt(np.maximum(variance, 1e-12))
         # influence of each replicate on the mean and on the sd
         _, mean_e = self.expect(f, g)
         _, sd_e = self.expect(((f - m1) ** 2 - sd**2) / (2 * sd), ((g - m1) ** 2 - sd**2) / (2 * sd))
+        # a variance that came out negative: the polynomial is of no use here, and says so
+        broken = variance <= 0.0
+        mean_e, sd_e = np.where(broken, np.inf, mean_e), np.where(broken, np.inf, sd_e)
         return centre + spread * m1, spread * sd, spread * mean_e, spread * sd_e
 
     def quantiles(self, at_nodes: Floats, at_dense: Floats, probs: Floats) -> tuple[Floats, Floats]:

@@ -39,14 +39,21 @@ def check_exact_fit(target: GaussianTarget) -> None:
     near, far = value[::2], value[1::2]
     if any(np.isfinite(n) and np.isfinite(f) and f - n > 1.0 for n, f in zip(near, far, strict=True)):
         raise InferenceError(
-            "the model fits the response exactly (the residual variance is zero), so that sigma cannot be estimated. "
+            "the model fits the response exactly (to within 1e-6 of its spread), so that sigma cannot be estimated. "
             "Is the response constant within every group, or computed from the predictors? Drop terms, or give the "
             "known error with `y | se(s)`"
         )
 
 
-def tail_indices(target: GaussianTarget) -> dict[str, float]:
-    """Tail index of each standard deviation and of sigma (inf where it is bounded or surely light).
+def tail_indices(target: GaussianTarget) -> tuple[dict[str, float], Floats]:
+    """Tail indices of each scale and of each population coefficient (inf where surely light).
+
+    Returns
+    -------
+    dict
+        Of each standard deviation and of sigma, by label.
+    ndarray of shape (p,)
+        Of each coefficient: it inherits the tail of a scale if its conditional variance grows with it.
 
     Raises
     ------
@@ -58,6 +65,7 @@ def tail_indices(target: GaussianTarget) -> dict[str, float]:
     if hyper.sigma_at >= 0:
         groups.append((hyper.sigma_at, target.inner.system.y.size))
     out: dict[str, float] = {}
+    coefficients = np.full(len(target.inner.bound.design.columns), np.inf)
     axes: list[tuple[str, list[int]]] = []
     improper: list[int] = []
     for at, n in groups:
@@ -73,12 +81,12 @@ def tail_indices(target: GaussianTarget) -> dict[str, float]:
     if len(improper) > 1:  # they may be improper only together
         axes.append((" and ".join(hyper.names[at] for at in improper), improper))
     if not axes:
-        return out
+        return out, coefficients
     theta = np.repeat(target.start(0.5, 0.8)[None], 2 * len(axes), axis=0)
     for i, (_, move) in enumerate(axes):
         theta[2 * i, move] += FAR
         theta[2 * i + 1, move] += FARTHER
-    value, _ = target.log_density(theta)
+    value, (_, variance) = target.log_density(theta)
     for i, (label, move) in enumerate(axes):
         near, far = value[2 * i], value[2 * i + 1]
         if not np.isfinite(far):
@@ -94,4 +102,7 @@ def tail_indices(target: GaussianTarget) -> dict[str, float]:
             )
         if len(move) == 1:
             out[label] = index
-    return out
+            # proportional to the squared scale it would grow by e^8
+            grows = variance[2 * i + 1] > 100.0 * variance[2 * i]
+            coefficients[grows] = np.minimum(coefficients[grows], index)
+    return out, coefficients

@@ -121,6 +121,14 @@ def diagnose(inference: Inference, unidentified: tuple[str, ...]) -> Diagnostics
                 f"{'do' if index <= 1.0 else 'does'} not exist and {'are' if index <= 1.0 else 'is'} shown as NaN; "
                 "quantiles are sound. A prior with a lighter tail (half_t(3, s), half_normal(s)) would give it moments"
             )
+    inherited = [
+        f"beta[{c}]" for c, index in zip(design.columns, inference.coefficient_tails, strict=True) if index <= 2.0
+    ]
+    if inherited:
+        warnings.append(
+            f"{', '.join(inherited)}: the heavy tail of a group's standard deviation is inherited, and moments that do "
+            "not exist are shown as NaN. A proper prior on these coefficients would help, too"
+        )
     if unidentified:
         warnings.append("not identified beside unpooled terms, shown as NaN: " + ", ".join(unidentified))
     estimate = inference.estimate

@@ -82,7 +82,8 @@ class Draws:
             nodes, node_of = np.unique(theta, axis=0, return_inverse=True)
             return nodes, node_of.ravel().astype(np.int64)
         nodes = inference.hyper.theta
-        scale = inference.hyper.sd
+        w = inference.hyper.weights
+        scale = np.sqrt(w @ (nodes - w @ nodes) ** 2)  # of theta itself: `hyper.sd` is of the warped coordinates
         unit = np.where(scale > 0, scale, 1.0)
         node_of = np.empty(self.n, dtype=np.int64)
         for start in range(0, self.n, 512):
@@ -94,7 +95,6 @@ class Draws:
         """Nodes, counts, positions of the draws and a generator, in pieces of bounded size."""
         nodes, node_of = self._plan()
         order = np.argsort(node_of, kind="stable")
-        counts = np.bincount(node_of, minlength=len(nodes))
         per_draw = sum(f.Z.shape[1] * len(f.levels) for f in self.inference.bound.design.factors) + 10
         most = max(1, int(BATCH_VALUES // (2 * per_draw)))
         done, piece = 0, 0
@@ -105,7 +105,6 @@ class Draws:
             yield nodes[used], size, mine, self._rng(1 + piece)
             done += mine.size
             piece += 1
-        del counts
 
     def small_factors(self) -> tuple[str, ...]:
         """Grouping factors whose draws are kept in memory."""

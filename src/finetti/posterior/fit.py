@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from finetti.errors import FinettiError, available
+from finetti.errors import FinettiError, FinettiWarning, available
 from finetti.inference.infer import Inference
 from finetti.posterior.dataset import arviz_data, posterior_dataset
 from finetti.posterior.diagnostics import Diagnostics, diagnose
@@ -103,6 +104,14 @@ class Fit:
         lost = [self.model.design.columns[k] for k in self.inference.conditional.inner.basis.absent]
         return diagnose(self.inference, tuple(f"beta[{c}]" for c in lost))
 
+    def _marked(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The table; if the fit failed its own checks, with a warning given and attached."""
+        if not self.diagnostics.ok:
+            text = f"this fit failed its own checks: {self.diagnostics.warnings[0]}"
+            table.attrs["warning"] = text
+            warnings.warn(text, FinettiWarning, stacklevel=3)
+        return table
+
     # --- tables --------------------------------------------------------------------------------
 
     def summary(self, probs: npt.ArrayLike = PROBS) -> pd.DataFrame:
@@ -127,7 +136,7 @@ class Fit:
         FinettiError
             If a probability is outside (0, 1).
         """
-        return summarise(self.inference, probs)
+        return self._marked(summarise(self.inference, probs))
 
     def groups(self, group: str | None = None, probs: npt.ArrayLike = PROBS) -> pd.DataFrame:
         """Every level of a grouping term: raw estimate, shrinkage weight, partially pooled estimate.
@@ -160,7 +169,7 @@ class Fit:
             if len(self.group_names) != 1:
                 raise FinettiError(f"say which grouping term; {available('', self.group_names)}")
             group = self.group_names[0]
-        return group_table(self.inference, group, probs)
+        return self._marked(group_table(self.inference, group, probs))
 
     # --- draws ----------------------------------------------------------------------------------
 
@@ -265,7 +274,7 @@ class Fit:
         PredictionError
             If the new data do not fit the model.
         """
-        return predict(self.inference, newdata, groups, kind, probs)
+        return self._marked(predict(self.inference, newdata, groups, kind, probs))
 
     def evidence(self) -> Evidence:
         """Log marginal likelihood of the model (its evidence) and the Monte Carlo error of it.
@@ -289,6 +298,6 @@ class Fit:
 
     def __str__(self) -> str:
         with pd.option_context("display.width", 120, "display.max_columns", 20, "display.max_rows", 60):
-            table = self.summary().to_string(float_format=lambda v: f"{v:.4g}")
+            table = summarise(self.inference, PROBS).to_string(float_format=lambda v: f"{v:.4g}")
         banner = "" if self.diagnostics.ok else "*** THIS FIT FAILED ITS OWN CHECKS: see the diagnostics below ***\n\n"
         return f"{banner}{self.model}\n\n{table}\n\n" + "\n".join(self.diagnostics.lines())

@@ -17,6 +17,8 @@ from finetti.posterior.summary import check_probs, quantile_names
 
 __all__ = ["predict"]
 
+Floats = npt.NDArray[np.float64]
+
 KINDS = ("known", "new", "population")
 
 
@@ -34,11 +36,11 @@ def predict(
     if own and all(k == "known" for k in kinds.values()):
         n = inference.bound.design.y.size
         nodes, w = representative_nodes(hyper.weights, n)
-        stream = inference.conditional.rows(hyper.theta[nodes])
+        stream, new_x = inference.conditional.rows(hyper.theta[nodes]), None
     else:
         design = inference.bound.design
         new = design.own_rows(kinds) if own else design.replay(newdata, groups=kinds, response_noise=noise)
-        n = new.X.shape[0]
+        n, new_x = new.X.shape[0], new.X
         nodes, w = representative_nodes(hyper.weights, n)
         stream = inference.conditional.new_rows(hyper.theta[nodes], new, kinds)
     mean, variance = np.empty((nodes.size, n)), np.empty((nodes.size, n))
@@ -47,20 +49,29 @@ def predict(
         variance[batch.nodes] = batch.variance + (batch.noise if noise else 0.0)
     centre, sd = mixture_moments(w, mean, variance)
     quantiles = mixture_quantiles(w, mean, variance, p)
-    heavy = [
-        f.name
-        for f in inference.coordinates.factors
-        if kinds.get(f.name) == "new" and any(inference.tails.get(label, np.inf) <= 2.0 for label in f.labels())
-    ]
-    if heavy or (noise and inference.tails.get("sigma", np.inf) <= 2.0):
-        sd = np.full_like(sd, np.nan)  # the variance of a new group does not exist: see diagnostics
+    index = _tail_index(inference, new_x, kinds, noise)
+    sd = np.where(index <= 2.0, np.nan, sd)  # moments that do not exist: see diagnostics
+    centre = np.where(index <= 1.0, np.nan, centre)
     frame = pd.DataFrame({"mean": centre, "sd": sd})
     for k, column in enumerate(quantile_names(p)):
         frame[column] = quantiles[:, k]
-    index = getattr(newdata, "index", None)
-    if isinstance(newdata, pd.DataFrame) and index is not None and len(index) == n:
-        frame.index = index
+    if isinstance(newdata, pd.DataFrame) and len(newdata.index) == n:
+        frame.index = newdata.index
     return frame
+
+
+def _tail_index(inference: Inference, X: Floats | None, kinds: Mapping[str, str], noise: bool) -> Floats:
+    """Tail index (n,) or () of each prediction: moments of order below it exist."""
+    index = np.asarray(inference.tails.get("sigma", np.inf) if noise else np.inf)
+    if X is None:  # known groups only: their own data hold them
+        return index
+    for f in inference.coordinates.factors:
+        if kinds[f.name] == "new":
+            index = np.minimum(index, min((inference.tails.get(label, np.inf) for label in f.labels()), default=np.inf))
+    if any(kind != "known" for kind in kinds.values()):
+        used = np.where(X != 0.0, inference.coefficient_tails, np.inf)
+        index = np.minimum(index, used.min(axis=1, initial=np.inf))
+    return index
 
 
 def _group_kinds(inference: Inference, groups: str | Mapping[str, str]) -> dict[str, str]:

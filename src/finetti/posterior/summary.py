@@ -24,6 +24,8 @@ def check_probs(probs: npt.ArrayLike) -> Floats:
         p = np.atleast_1d(np.asarray(probs, dtype=float))
     except (TypeError, ValueError):
         raise FinettiError(f"probs={probs!r} is not a sequence of numbers; give such as (0.05, 0.5, 0.95)") from None
+    if p.size == 0 or len(set(quantile_names(p))) < p.size:
+        raise FinettiError(f"probs={probs!r} must name at least one probability, and none of them twice")
     if p.ndim != 1 or not np.all((p > 0.0) & (p < 1.0)):
         raise FinettiError(f"probs must lie strictly between 0 and 1, such as (0.05, 0.5, 0.95); given {probs!r}")
     return p
@@ -62,7 +64,6 @@ def _population(inference: Inference, p: Floats) -> tuple[list[str], list[list[f
     errors = np.zeros(len(columns)) if point else _replicate_error(inference, mean)
     given = {label: k for k, (label, at, _) in enumerate(coords.given) if at >= 0}
     held = {label: value for label, at, value in coords.given if at < 0}
-    flat_tail = _heaviest(inference)
     rows = []
     for k, column in enumerate(columns):
         label = f"beta[{column}]"
@@ -81,21 +82,11 @@ def _population(inference: Inference, p: Floats) -> tuple[list[str], list[list[f
             rows.append(_scalar(inference, at_nodes, dense, p))
             continue
         m, s = float(centre[k]), float(sd[k])
-        if flat_tail <= 2.0 and not np.isfinite(_prior_sd(inference, column)):
-            s, m = np.nan, (m if flat_tail > 1.0 else np.nan)
+        index = float(inference.coefficient_tails[k])
+        if index <= 2.0:
+            s, m = np.nan, (m if index > 1.0 else np.nan)
         rows.append([m, s, *quantiles[k], _ess(float(sd[k]), float(errors[k])), float(errors[k])])
     return [f"beta[{c}]" for c in columns], rows
-
-
-def _heaviest(inference: Inference) -> float:
-    return min(inference.tails.values(), default=np.inf)
-
-
-def _prior_sd(inference: Inference, column: str) -> float:
-    """sd of a coefficient's prior, inf if flat: with a heavy-tailed sd a flat coefficient inherits its tail."""
-    priors = inference.bound.priors
-    prior = priors.get(f"beta[{column}]", priors.get("Intercept"))
-    return float(getattr(prior, "sd", np.inf))
 
 
 def _replicate_error(inference: Inference, values: Floats) -> Floats:

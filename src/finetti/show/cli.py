@@ -9,12 +9,13 @@ from __future__ import annotations
 import gc
 import shlex
 import sys
+import warnings
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from finetti import __version__
-from finetti.errors import FinettiError
+from finetti.errors import FinettiError, FinettiWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -234,6 +235,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     # A short life with many imports: the collector would only walk, again and again, over what lives to the end.
+    warnings.simplefilter("ignore", FinettiWarning)  # a failed fit has a banner of its own here
     thresholds = gc.get_threshold()
     gc.set_threshold(200_000, 50, 50)
     try:
