@@ -79,7 +79,8 @@ if TYPE_CHECKING:  # what a type checker and an editor see; the same names as _H
 else:  # hidden from type checkers, to whom a module `__getattr__` would make every misspelt name valid
     _HOME = {
         "finetti.errors": (
-            "DataError FinettiError FinettiWarning FormulaError InferenceError ModelError NotBuiltError PredictionError PriorError"
+            "DataError FinettiError FinettiWarning FormulaError InferenceError ModelError NotBuiltError "
+            "PredictionError PriorError"
         ),
         "finetti.model.model": "Model",
         "finetti.model.priors": (

@@ -41,14 +41,18 @@ def scores(r: HyperPosterior, target: Analytic) -> np.ndarray:
 
 
 def errors(r: HyperPosterior, target: Analytic) -> tuple[float, float]:
-    """Largest error of means and sds, in posterior sds, and of the quantiles."""
+    """Largest error of means and sds, in posterior sds, and of the quantiles, where the target is set: warped."""
     mean, sd, *_ = moments(r)
     first = max(np.max(np.abs(mean - target.mean) / target.sd), np.max(np.abs(sd - target.sd) / target.sd))
     worst = 0.0
     for j in range(len(target.names)):
         dense = None if r.surrogate is None else r.surrogate.theta[:, j]
         q, _ = r.weighted.quantiles(r.theta[:, j], dense, np.array([0.05, 0.5, 0.95]))
-        worst = max(worst, np.max(np.abs(q - [target.quantile(p)[j] for p in (0.05, 0.5, 0.95)])) / target.sd[j])
+        truth = np.array([target.quantile(p)[j] for p in (0.05, 0.5, 0.95)])
+        both = np.tile(r.theta[0], (6, 1))
+        both[:, j] = np.concatenate([q, truth])
+        phi = r.proposal.warp.inverse(both)[:, j]
+        worst = max(worst, np.max(np.abs(phi[:3] - phi[3:])) / r.sd[j])
     return float(first), float(worst)
 
 

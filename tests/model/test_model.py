@@ -92,7 +92,7 @@ def test_modifiers_that_are_not_built(left):
 def test_bad_formulas():
     with pytest.raises(FormulaError):
         Model("y ~ __import__('os')")
-    with pytest.raises(ModelError, match="formula=3 is of type int; give text such as"):
+    with pytest.raises(ModelError, match="the formula is of type int; give text such as"):
         Model(3)
 
 

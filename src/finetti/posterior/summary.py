@@ -24,7 +24,7 @@ def check_probs(probs: npt.ArrayLike) -> Floats:
         p = np.atleast_1d(np.asarray(probs, dtype=float))
     except (TypeError, ValueError):
         raise FinettiError(f"probs={probs!r} is not a sequence of numbers; give such as (0.05, 0.5, 0.95)") from None
-    if p.size == 0 or len(set(quantile_names(p))) < p.size:
+    if p.ndim == 1 and (p.size == 0 or len(set(quantile_names(p))) < p.size):
         raise FinettiError(f"probs={probs!r} must name at least one probability, and none of them twice")
     if p.ndim != 1 or not np.all((p > 0.0) & (p < 1.0)):
         raise FinettiError(f"probs must lie strictly between 0 and 1, such as (0.05, 0.5, 0.95); given {probs!r}")
