@@ -61,14 +61,6 @@ class PopulationBasis:
     T: Floats  # (p_all, p)
     B: Floats  # (p_all, F)
 
-    @property
-    def given_labels(self) -> tuple[str, ...]:
-        """Prior keys of the given columns."""
-        return tuple(self._key(k) for k in self.given)
-
-    def _key(self, k: int) -> str:
-        return f"beta[{self.columns[k]}]"
-
     def given_units(self) -> tuple[tuple[float, float], ...]:
         """(centre, unit) of each given coefficient: its least-squares value and about its standard error."""
         p, n = len(self.integrated), self.y.size

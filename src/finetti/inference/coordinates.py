@@ -8,7 +8,6 @@ as itself. Every log density here includes the Jacobian.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,8 +171,3 @@ def correlation_of(C: Floats) -> Floats:
 def is_fixed(prior: Prior) -> bool:
     """Whether a hyperparameter is held at a value."""
     return isinstance(prior, Fixed)
-
-
-def improper(priors: Mapping[str, Prior]) -> tuple[str, ...]:
-    """Labels whose prior does not integrate."""
-    return tuple(label for label, prior in priors.items() if not prior.proper)
