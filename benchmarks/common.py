@@ -8,6 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("FINETTI_SHARED_DATA", HERE.parent.parent / "shared" / "data"))
 
@@ -20,6 +22,14 @@ class Case:
     file: Path
     formula: str
     factors: tuple[str, ...]
+
+
+def read(case: Case) -> pd.DataFrame | None:
+    """The data with ids as text, or None, said so, where the file is absent."""
+    if not case.file.exists():
+        print(f"{case.name}: {case.file.name} is not here, left out")
+        return None
+    return pd.read_csv(case.file, dtype=dict.fromkeys(case.factors, str))
 
 
 SHIPPED = HERE.parent / "src" / "finetti" / "datasets"

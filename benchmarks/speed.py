@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
-import pandas as pd
-from common import CASES, lme4
+from common import CASES, lme4, read
 
 import finetti as fi
 
@@ -21,10 +20,9 @@ def main() -> None:
     """Time every case; peers that are absent are left out and said so."""
     rows, version = [], None
     for case in CASES:
-        if not case.file.exists():
-            print(f"{case.name}: {case.file.name} is not here, left out")
+        data = read(case)
+        if data is None:
             continue
-        data = pd.read_csv(case.file, dtype=dict.fromkeys(case.factors, str))
         repeats = LARGE_REPEATS if len(data) > 10_000 else SMALL_REPEATS
         fi.fit(case.formula, data).summary()  # compile and warm up
         seconds = []

@@ -20,29 +20,11 @@ import pytest
 import finetti as fi
 from tests.oracle_quadrature import quadrature_posterior
 from tests.oracles import from_design
+from tests.robust_data import DATA, GROUPS, N, table
 
-N, GROUPS = 60, "abcdef"
 VALUES = ["mean", "q5", "q50", "q95"]
 
 
-def table(**columns: Any) -> pd.DataFrame:
-    """Sixty rows in six groups crossed with five; `columns` replaces or adds."""
-    rng = np.random.default_rng(1)
-    x, u = rng.normal(size=N), rng.normal(size=6)
-    frame = pd.DataFrame(
-        {
-            "y": 2.0 + 0.5 * x + np.repeat(u, 10) + rng.normal(size=N),
-            "x": x,
-            "g": np.repeat(list(GROUPS), 10),
-            "h": np.tile(list("pqrst"), 12),
-            "s": rng.uniform(0.5, 1.5, N),
-            "w": rng.uniform(0.5, 2.0, N),
-        }
-    )
-    return frame.assign(**columns)
-
-
-DATA = table()
 SPIKE = np.arange(N) == 7
 SINGLES = np.arange(N).astype(str)
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-import finetti.linalg.system as system_module
 from finetti.data.newdata import NewDesign
 from finetti.inference.conditional import GaussianConditional
 from finetti.inference.gaussian import GaussianInner
@@ -18,13 +17,6 @@ from tests.oracle_problems import random_problem
 from tests.oracles import Conditional, OracleFactor, Problem, dense_conditional
 
 FEATURES = list(every_feature())
-
-
-@pytest.fixture(params=["in-kernel", "lapack"])
-def root(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "lapack":
-        monkeypatch.setattr(system_module, "SMALL_ROOT", 0)
-    return request.param
 
 
 def population_of(problem: Problem, f: OracleFactor) -> np.ndarray:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import finetti as fi
-import finetti.linalg.system as system_module
 from finetti.errors import ModelError
 from finetti.inference.gaussian import GaussianInner
 from finetti.inference.target import GaussianTarget
@@ -18,14 +17,6 @@ from tests.oracle_problems import random_hyper, random_problem
 from tests.oracles import Dist, OracleFactor, Problem, dense_log_marginal, log_prior_hyper
 
 FEATURES = list(every_feature())
-
-
-@pytest.fixture(params=["in-kernel", "lapack"])
-def root(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of factoring the root: small ones in the kernel, large ones by LAPACK."""
-    if request.param == "lapack":
-        monkeypatch.setattr(system_module, "SMALL_ROOT", 0)
-    return request.param
 
 
 def relative_error(inner: GaussianInner, theta: np.ndarray, problem: Problem, hypers: list[dict[str, float]]) -> float:

@@ -78,6 +78,20 @@ class GaussianConditional:
         for start in range(0, n, step):
             yield slice(start, min(start + step, n))
 
+    # --- population ------------------------------------------------------------------------
+
+    @property
+    def unidentified(self) -> tuple[str, ...]:
+        """Population columns that an unpooled term makes unidentifiable."""
+        basis = self.inner.basis
+        return tuple(basis.columns[k] for k in basis.absent)
+
+    def explored_beta(self, theta: Floats) -> Floats:
+        """Coefficients (S, p) that are functions of theta alone; the others stand at an arbitrary value."""
+        inner = self.inner
+        given = inner.hyper.given_values(theta) - inner.basis.given_shift
+        return inner.basis.beta_mean(np.zeros((theta.shape[0], inner.system.p)), given)
+
     # --- groups ----------------------------------------------------------------------------
 
     def _factor(self, name: str) -> int:

@@ -202,7 +202,7 @@ def explore(
             return result
         poor = effective_fraction(nodes.log_ratio) < 0.3
         # dear models have no pilot: a first set that fails becomes one, and a larger one once more
-        pilot = dear and nodes.log_p.size >= (settings.dear_nodes, 4 * settings.dear_nodes)[min(restarts, 1)]
+        pilot = dear and nodes.log_p.size >= settings.dear_nodes * 4**restarts
         if restarts < 2 and (poor or pilot):
             # a poor proposal: its nodes are worth more as a pilot than as a start
             proposal = refit(proposal, nodes.theta, normalise(nodes.log_ratio))

@@ -119,8 +119,8 @@ LONGEST, SHARES, CLOSE, ROUNDS = 2.0, np.array([1.0, 0.5, 0.2, 0.05]), 1e-3, 40
 
 def _climb_newton(gradient: Gradient, starts: Floats, curvature: Floats) -> tuple[list[End], int]:
     """Newton from all starts together, Hessians by differences, several step lengths in one call."""
-    K, d = starts.shape
-    x, calls = starts.copy(), 0
+    d, calls = starts.shape[1], 0
+    x = starts.copy()
     value, slope = gradient(x)
     alive = np.isfinite(value) & np.all(np.isfinite(slope), axis=1)
     x, value, slope = x[alive], value[alive], slope[alive]
@@ -151,16 +151,15 @@ def _climb_newton(gradient: Gradient, starts: Floats, curvature: Floats) -> tupl
         if not at.size:
             break
         move *= np.minimum(1.0, LONGEST / np.abs(move).max(axis=1))[:, None]
-        trial = (x[at, None] + SHARES[:, None] * move[:, None]).reshape(-1, d)
-        values, slopes = gradient(trial)
-        calls += trial.shape[0]
+        trial = x[at, None] + SHARES[:, None] * move[:, None]  # (k, shares, d)
+        values, slopes = gradient(trial.reshape(-1, d))
+        calls += values.size
         values = np.where(np.isfinite(values), values, -np.inf).reshape(at.size, -1)
+        slopes = slopes.reshape(trial.shape)
         best = np.argmax(values, axis=1)
         for j, i in enumerate(at):
             if values[j, best[j]] > value[i]:
-                x[i] = trial.reshape(at.size, -1, d)[j, best[j]]
-                value[i] = values[j, best[j]]
-                slope[i] = slopes.reshape(at.size, -1, d)[j, best[j]]
+                x[i], value[i], slope[i] = trial[j, best[j]], values[j, best[j]], slopes[j, best[j]]
             else:
                 moving[i] = False  # no step length climbs: as far as the arithmetic goes
     return [(x[i], float(value[i]), slope[i], H[i]) for i in range(K)], calls

@@ -101,8 +101,7 @@ class Fit:
     @cached_property
     def diagnostics(self) -> Diagnostics:
         """How the posterior was computed and whether it passed its checks."""
-        lost = [self.model.design.columns[k] for k in self.inference.conditional.inner.basis.absent]
-        return diagnose(self.inference, tuple(f"beta[{c}]" for c in lost))
+        return diagnose(self.inference, tuple(f"beta[{c}]" for c in self.inference.conditional.unidentified))
 
     def _marked(self, table: pd.DataFrame) -> pd.DataFrame:
         """The table; if the fit failed its own checks, with a warning given and attached."""

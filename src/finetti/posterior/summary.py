@@ -62,7 +62,7 @@ def _population(inference: Inference, p: Floats) -> tuple[list[str], list[list[f
     quantiles = mixture_quantiles(hyper.weights, mean, variance, p)
     point = hyper.n_nodes == 1
     errors = np.zeros(len(columns)) if point else _replicate_error(inference, mean)
-    given = {label: k for k, (label, at, _) in enumerate(coords.given) if at >= 0}
+    given = {label for label, at, _ in coords.given if at >= 0}
     held = {label: value for label, at, value in coords.given if at < 0}
     rows = []
     for k, column in enumerate(columns):
@@ -75,10 +75,7 @@ def _population(inference: Inference, p: Floats) -> tuple[list[str], list[list[f
             at_nodes = mean[:, k]
             dense = None
             if hyper.surrogate is not None:
-                # zero variance: the coefficient is a function of theta alone, so that T has no part in it
-                basis = inference.conditional.inner.basis
-                values = coords.given_values(hyper.surrogate.theta) - basis.given_shift
-                dense = basis.base[k] + values @ basis.B[k]
+                dense = inference.conditional.explored_beta(hyper.surrogate.theta)[:, k]
             rows.append(_scalar(inference, at_nodes, dense, p))
             continue
         m, s = float(centre[k]), float(sd[k])
