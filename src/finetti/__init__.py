@@ -22,6 +22,7 @@ __all__ = [
     "Fit",
     "FormulaError",
     "InferenceError",
+    "Meta",
     "Model",
     "ModelError",
     "NotBuiltError",
@@ -30,6 +31,7 @@ __all__ = [
     "__version__",
     "beta",
     "datasets",
+    "dumouchel",
     "exponential",
     "fit",
     "fixed",
@@ -39,10 +41,14 @@ __all__ = [
     "half_normal",
     "half_t",
     "inverse_gamma",
+    "jeffreys",
     "lkj",
+    "load",
+    "meta",
     "normal",
     "student_t",
     "uniform",
+    "uniform_shrinkage",
 ]
 
 if TYPE_CHECKING:  # what a type checker and an editor see; the same names as _HOME below
@@ -61,6 +67,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see; the same names as _H
     from finetti.model.model import Model
     from finetti.model.priors import (
         beta,
+        dumouchel,
         exponential,
         fixed,
         flat,
@@ -69,13 +76,17 @@ if TYPE_CHECKING:  # what a type checker and an editor see; the same names as _H
         half_normal,
         half_t,
         inverse_gamma,
+        jeffreys,
         lkj,
         normal,
         student_t,
         uniform,
+        uniform_shrinkage,
     )
     from finetti.posterior.api import fit
     from finetti.posterior.fit import Fit
+    from finetti.posterior.store import load
+    from finetti.studies.meta import Meta, meta
 else:  # hidden from type checkers, to whom a module `__getattr__` would make every misspelt name valid
     _HOME = {
         "finetti.errors": (
@@ -84,11 +95,13 @@ else:  # hidden from type checkers, to whom a module `__getattr__` would make ev
         ),
         "finetti.model.model": "Model",
         "finetti.model.priors": (
-            "beta exponential fixed flat gamma half_cauchy half_normal half_t inverse_gamma lkj normal "
-            "student_t uniform"
+            "beta dumouchel exponential fixed flat gamma half_cauchy half_normal half_t inverse_gamma jeffreys lkj "
+            "normal student_t uniform uniform_shrinkage"
         ),
         "finetti.posterior.api": "fit",
         "finetti.posterior.fit": "Fit",
+        "finetti.posterior.store": "load",
+        "finetti.studies.meta": "Meta meta",
     }
     _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

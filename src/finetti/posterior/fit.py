@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +16,16 @@ import pandas as pd
 
 from finetti.errors import FinettiError, FinettiWarning, available
 from finetti.inference.infer import Inference
+from finetti.posterior.compare_groups import GroupComparison, compare_groups
 from finetti.posterior.dataset import arviz_data, posterior_dataset
 from finetti.posterior.diagnostics import Diagnostics, diagnose
 from finetti.posterior.draws import Draws
 from finetti.posterior.evidence import Evidence, log_evidence
 from finetti.posterior.groups import group_table
 from finetti.posterior.predict import predict
+from finetti.posterior.store import save
 from finetti.posterior.summary import summarise
-from finetti.posterior.views import Plots
+from finetti.posterior.views import Plots, report
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -240,6 +244,39 @@ class Fit:
             )
         return arviz_data(self._draws, self.posterior, log_likelihood)
 
+    def compare_groups(
+        self,
+        group: str | None = None,
+        pairs: Iterable[tuple[str, str]] | None = None,
+        coefficient: str | None = None,
+        probs: npt.ArrayLike = PROBS,
+    ) -> GroupComparison:
+        """Which group is larger, and how sure that is.
+
+        See `finetti.posterior.compare_groups.compare_groups`.
+
+        Parameters
+        ----------
+        group : str, optional
+            Name of the grouping term; may be left out if there is only one.
+        pairs : iterable of (level, level), optional
+            The comparisons to make; by default all, where the term has few levels.
+        coefficient : str, optional
+            The coefficient compared; by default the first of the term.
+        probs : sequence of float, optional
+            Probabilities of the quantiles.
+
+        Returns
+        -------
+        GroupComparison
+
+        Raises
+        ------
+        FinettiError
+            If there is no such term, coefficient or level.
+        """
+        return compare_groups(self, group, pairs, coefficient, probs)
+
     # --- what follows ---------------------------------------------------------------------------
 
     def predict(
@@ -287,8 +324,49 @@ class Fit:
 
     @property
     def plot(self) -> Plots:
-        """Figures: `fit.plot.shrinkage()`."""
+        """Figures: `fit.plot.shrinkage()`, `forest`, `hyper`, `predictive`, `pairs`."""
         return Plots(self)
+
+    def report(self, path: str | os.PathLike[str], title: str | None = None) -> Path:
+        """Write one self-contained HTML file about this fit, to send to a colleague.
+
+        Parameters
+        ----------
+        path : str or path
+            Where to; a directory gets `report.html` in it.
+        title : str, optional
+            Heading of the page; by default the formula.
+
+        Returns
+        -------
+        pathlib.Path
+            The file written.
+
+        Raises
+        ------
+        FinettiError
+            If the file cannot be written.
+        """
+        return report(self, path, title=title)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the fit to one NetCDF file that `finetti.load` reads back, on any machine.
+
+        Parameters
+        ----------
+        path : str or path
+            Such as ``"fit.nc"``.
+
+        Returns
+        -------
+        pathlib.Path
+
+        Raises
+        ------
+        FinettiError
+            If the file cannot be written.
+        """
+        return save(self, path)
 
     def __repr__(self) -> str:
         design = self.model.design

@@ -9,18 +9,66 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Plots"]
+__all__ = ["Plots", "report", "restore"]
+
+
+def report(fit: Any, path: Any, **page: Any) -> Any:
+    """Write the HTML report of a fit; see `finetti.show.report.write`."""
+    return import_module("finetti.show.report").write(fit, path, **page)
+
+
+def restore(study: str, fit: Any, extra: Any) -> Any:
+    """Give a loaded fit back to the study that made it, such as "meta"; see `finetti.studies.meta.restore`."""
+    return import_module(f"finetti.studies.{study}").restore(fit, extra)
 
 
 @dataclass(frozen=True)
 class Plots:
-    """Figures of one fit, as `fit.plot.shrinkage(...)`."""
+    """Figures of one fit, as `fit.plot.shrinkage(...)`. Each returns the matplotlib Axes, or a Figure of several."""
 
     fit: Any
+
+    def _draw(self, name: str, **options: Any) -> Any:
+        return getattr(import_module("finetti.show.plots"), name)(self.fit, **options)
 
     def shrinkage(self, group: str | None = None, coefficient: str | None = None, ax: Any = None) -> Any:
         """Raw estimate to partially pooled estimate for every group; returns the matplotlib Axes.
 
         See `finetti.show.plots.shrinkage`.
         """
-        return import_module("finetti.show.plots").shrinkage(self.fit, group=group, coefficient=coefficient, ax=ax)
+        return self._draw("shrinkage", group=group, coefficient=coefficient, ax=ax)
+
+    def forest(self, group: str | None = None, coefficient: str | None = None, ax: Any = None) -> Any:
+        """Every group's raw and partially pooled estimate with intervals and weight, a row each; returns the Axes.
+
+        See `finetti.show.plots.forest`.
+        """
+        return self._draw("forest", group=group, coefficient=coefficient, ax=ax)
+
+    def hyper(self, ax: Any = None) -> Any:
+        """Posterior of each standard deviation and correlation against its prior; returns the Figure.
+
+        See `finetti.show.plots.hyper`.
+        """
+        return self._draw("hyper", ax=ax)
+
+    def predictive(self, n: int = 50, ax: Any = None) -> Any:
+        """Responses drawn from the fitted model over those observed; returns the Axes.
+
+        See `finetti.show.plots.predictive`.
+        """
+        return self._draw("predictive", n=n, ax=ax)
+
+    def pairs(self, ax: Any = None) -> Any:
+        """Hyperparameter nodes in pairs, coloured by weight; returns the Figure.
+
+        See `finetti.show.plots.pairs`.
+        """
+        return self._draw("pairs", ax=ax)
+
+    def funnel(self, ax: Any = None) -> Any:
+        """Effects of a meta-analysis against their standard errors; returns the Axes.
+
+        See `finetti.show.plots.funnel`.
+        """
+        return self._draw("funnel", ax=ax)

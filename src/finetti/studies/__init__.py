@@ -1,0 +1,1 @@
+"""Ready-made questions on top of the model: meta-analysis."""
