@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetti.inference.proposal import Mixture, SobolStream, laplace_mixture, refit
+from finetti.inference.proposal import Mixture, laplace_mixture, refit
 from finetti.inference.warp import Warp, fit_warp, identity_warp
 
 
@@ -141,14 +141,3 @@ def test_refitting_keeps_modes_apart() -> None:
     np.testing.assert_allclose(new.means[:2, 0], [0.5, 6.5], atol=0.1)
     assert np.all(new.scales[:2, 0, 0] < 0.8 * np.sqrt(2.0))  # narrower than before, though old tails still share nodes
     np.testing.assert_allclose(new.weights[:2] / new.weights[:2].sum(), [0.75, 0.25], atol=0.02)
-
-
-def test_streams_continue_and_differ_by_seed() -> None:
-    whole = SobolStream(3, np.random.SeedSequence(4)).next(64)
-    stream = SobolStream(3, np.random.SeedSequence(4))
-    np.testing.assert_array_equal(np.concatenate([stream.next(32), stream.next(32)]), whole)
-    other = SobolStream(3, np.random.SeedSequence(5)).next(64)
-    assert not np.array_equal(other, whole)
-    assert whole.min() > 0 and whole.max() < 1
-    # each of the 64 intervals of every margin holds one point
-    assert all(np.unique((64 * whole[:, j]).astype(int)).size == 64 for j in range(3))

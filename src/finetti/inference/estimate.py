@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from finetti.inference.surrogate import Surrogate
-from finetti.inference.weights import weighted_quantiles
+from finetti.inference.weights import quantiles_by_row, weighted_quantiles
 
 __all__ = ["WeightedNodes"]
 
@@ -29,15 +30,24 @@ class WeightedNodes:
     def n_replicates(self) -> int:
         return int(self.replicate.max()) + 1
 
+    @cached_property
+    def _average(self) -> Floats:
+        """(R, S): row r averages over the nodes of replicate r with their weights."""
+        mine = self.replicate == np.arange(self.n_replicates)[:, None]
+        w = mine * self.weights
+        total = w.sum(axis=1, keepdims=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(total > 0, w / total, mine / mine.sum(axis=1, keepdims=True))
+
+    @cached_property
+    def _by_replicate(self) -> Ints:
+        """(R, n) positions of the nodes of each replicate, which all have as many."""
+        return np.argsort(self.replicate, kind="stable").reshape(self.n_replicates, -1)
+
     def per_replicate(self, values: Floats) -> Floats:
         """Self-normalised means (R, ...) of node values (S, ...)."""
-        out = np.empty((self.n_replicates, *values.shape[1:]))
-        for r in range(self.n_replicates):
-            mine = self.replicate == r
-            w = self.weights[mine]
-            total = w.sum()
-            out[r] = np.tensordot(w / total if total > 0 else np.full(w.size, 1.0 / w.size), values[mine], axes=1)
-        return out
+        out = self._average @ values.reshape(values.shape[0], -1)
+        return out.reshape(-1, *values.shape[1:])
 
     def moments(self, at_nodes: Floats, at_dense: Floats | None) -> tuple[Floats, Floats, Floats, Floats]:
         """Mean, sd, and the Monte Carlo errors of both, of k functions: (S, k) at nodes, (M, k) at dense points.
@@ -59,15 +69,22 @@ class WeightedNodes:
 
     def _plain_moments(self, at_nodes: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         mean = self.weights @ at_nodes
-        sd = np.sqrt(np.maximum(self.weights @ (at_nodes - mean) ** 2, 0.0))
+        squared = (at_nodes - mean) ** 2
+        sd = np.sqrt(np.maximum(self.weights @ squared, 0.0))
         root = np.sqrt(self.n_replicates)
         means = self.per_replicate(at_nodes)
-        squares = self.per_replicate((at_nodes - mean) ** 2)
-        sds = np.sqrt(np.maximum(squares - (means - mean) ** 2, 0.0))
+        sds = np.sqrt(np.maximum(self.per_replicate(squared) - (means - mean) ** 2, 0.0))
         return mean, sd, means.std(axis=0, ddof=1) / root, sds.std(axis=0, ddof=1) / root
 
     def quantiles(self, at_nodes: Floats, at_dense: Floats | None, probs: Floats) -> tuple[Floats, Floats]:
-        """Quantiles (P,) of one function, and their Monte Carlo errors; the control variate where it helps."""
+        """Quantiles (P, k) of k functions (S, k), (M, k), and their Monte Carlo errors; (P,) of one, (S,), (M,).
+
+        The control variate serves each quantile whose error it lowers.
+        """
+        if at_nodes.ndim == 1:
+            one = None if at_dense is None else at_dense[:, None]
+            value, error = self.quantiles(at_nodes[:, None], one, probs)
+            return value[:, 0], error[:, 0]
         plain, error = self._plain_quantiles(at_nodes, probs)
         if self.surrogate is None or at_dense is None:
             return plain, error
@@ -75,12 +92,12 @@ class WeightedNodes:
         return np.where(lower <= error, controlled, plain), np.minimum(lower, error)
 
     def _plain_quantiles(self, at_nodes: Floats, probs: Floats) -> tuple[Floats, Floats]:
-        value = weighted_quantiles(at_nodes, self.weights, probs)
-        each = np.array(
-            [
-                weighted_quantiles(at_nodes[self.replicate == r], self.weights[self.replicate == r], probs)
-                for r in range(self.n_replicates)
-                if self.weights[self.replicate == r].sum() > 0  # else the node count is far too small, and k says so
-            ]
-        )
-        return value, each.std(axis=0, ddof=1) / np.sqrt(self.n_replicates)
+        by, w = self._by_replicate, self.weights[self._by_replicate]
+        value = np.empty((probs.size, at_nodes.shape[1]))
+        error = np.empty_like(value)
+        some = w.sum(axis=1) > 0  # else the node count is far too small, and k says so
+        for j in range(at_nodes.shape[1]):
+            value[:, j] = weighted_quantiles(at_nodes[:, j], self.weights, probs)
+            each = quantiles_by_row(at_nodes[by[some], j], w[some], probs)
+            error[:, j] = each.std(axis=0, ddof=1) / np.sqrt(self.n_replicates)
+        return value, error

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from finetti.inference.estimate import WeightedNodes
 from finetti.inference.modes import Modes, find_modes
-from finetti.inference.proposal import Mixture, SobolStream, laplace_mixture, refit
+from finetti.inference.proposal import Mixture, laplace_mixture, refit
+from finetti.inference.sobol import SobolStreams
 from finetti.inference.surrogate import Surrogate, fit_surrogate, n_terms
 from finetti.inference.weights import effective_fraction, k_threshold, log_sum_exp, normalise, smooth
 
@@ -30,6 +31,8 @@ Progress = Callable[[str, int, int | None], None]
 
 # A polynomial that misses log w by more than this is no help where nodes are cheap.
 USEFUL_SURROGATE = 0.5
+# Effective fractions below which a proposal is made anew, from nodes that are cheap or from dear ones.
+POOR, WORTH_A_PILOT = 0.3, 0.8
 # sqrt(15 / 8.547): upper 90 % bound of a standard deviation estimated from 16 replicates
 UPPER_90 = 1.325
 
@@ -41,9 +44,10 @@ class Settings:
     mean_error: float = 0.02
     quantile_error: float = 0.05
     replicates: int = 16
-    min_nodes: int = 1024  # where a node costs less than `dear` seconds
+    min_nodes: int = 1024  # where that many cost less than `min_seconds`, nominal
+    min_seconds: float = 0.04  # elsewhere as many as cost this, and at least `dear_nodes`
     max_nodes: int = 65536
-    dear: float = 1e-3
+    dear: float = 1e-3  # nominal seconds of a node beyond which gradients are asked for one by one
     dear_nodes: int = 64
     dear_max_nodes: int = 2048
     dear_seconds: float = 30.0  # nominal, one core: more nodes than that where they are not so dear
@@ -177,8 +181,9 @@ def explore(
     report = progress or (lambda stage, done, total: None)
     d = len(target.names)
     dear = target.cost > settings.dear
+    few = target.cost * settings.min_nodes > settings.min_seconds
     entropy = np.random.SeedSequence(seed)
-    pilot_seed, dense_seed, *replicate_seeds = entropy.spawn(2 + settings.replicates)
+    pilot_seed, dense_seed, replicate_seed = entropy.spawn(3)
     report("finding the mode", 0, None)
     modes = find_modes(target.gradient, target.starts(), target.curvature(), dear=dear)
     proposal = laplace_mixture(modes.theta, modes.covariance, modes.height, 20.0 if dear else 5.0)
@@ -186,29 +191,33 @@ def explore(
         report("adapting the proposal", 0, None)
         proposal = _pilot(target, proposal, pilot_seed)
 
-    per_replicate = max(settings.min_nodes // settings.replicates, 1)
-    if dear:
-        wanted = max(settings.dear_nodes, int(2.5 * n_terms(d, 2)))
-        per_replicate = _power_of_two(wanted / settings.replicates)
+    wanted = settings.min_nodes
+    if few:
+        least = max(settings.dear_nodes, int(2.5 * n_terms(d, 2)))
+        wanted = max(int(settings.min_seconds / target.cost), least)
+    per_replicate = _power_of_two(wanted / settings.replicates)
     limit = settings.max_nodes
     if dear:
         limit = int(np.clip(settings.dear_seconds / target.cost, settings.dear_max_nodes, settings.max_nodes))
-    streams = [SobolStream(d + 2, s) for s in replicate_seeds]
+    streams = SobolStreams(d + 2, settings.replicates, replicate_seed)
     nodes = _draw(target, proposal, streams, per_replicate, report)
     restarts = 0
     while True:
-        result = _assess(target.names, nodes, proposal, modes, settings, dear, dense_seed)
+        result = _assess(target.names, nodes, proposal, modes, settings, few, dense_seed)
         if result.reliable or nodes.log_p.size * 2 > limit:
             return result
-        poor = effective_fraction(nodes.log_ratio) < 0.3
-        # dear models have no pilot: a first set that fails becomes one, and a larger one once more
-        pilot = dear and nodes.log_p.size >= settings.dear_nodes * 4**restarts
-        if restarts < 2 and (poor or pilot):
+        fraction = effective_fraction(nodes.log_ratio)
+        # dear models have no pilot: a first set that serves badly becomes one
+        if restarts < 2 and fraction < (WORTH_A_PILOT if dear else POOR):
             # a poor proposal: its nodes are worth more as a pilot than as a start
-            proposal = refit(proposal, nodes.theta, normalise(nodes.log_ratio))
+            good = result.surrogate if dear else None
+            if good is not None and good.residual_sd < USEFUL_SURROGATE:
+                # the moments of few nodes are noisier than the proposal is wrong; the smooth surrogate's are not
+                proposal = refit(proposal, good.theta, good.weights)
+            else:
+                proposal = refit(proposal, nodes.theta, normalise(nodes.log_ratio))
             restarts += 1
-            fresh = np.random.SeedSequence([seed, restarts]).spawn(settings.replicates)
-            streams = [SobolStream(d + 2, s) for s in fresh]
+            streams = SobolStreams(d + 2, settings.replicates, np.random.SeedSequence([seed, restarts]))
             nodes = _draw(target, proposal, streams, nodes.log_p.size // settings.replicates, report)
             continue
         more = _draw(target, proposal, streams, nodes.log_p.size // settings.replicates, report, nodes.log_p.size)
@@ -222,7 +231,7 @@ def _power_of_two(n: float) -> int:
 def _pilot(target: Target, proposal: Mixture, seed: np.random.SeedSequence) -> Mixture:
     """Choose the degrees of freedom and match moments, recycling all pilot nodes."""
     n = 256
-    stream = SobolStream(proposal.d + 2, seed)
+    stream = SobolStreams(proposal.d + 2, 1, seed)
     thetas, log_ps, used = [], [], []
     for attempt in range(4):
         theta = proposal.sample(stream.next(n))
@@ -264,10 +273,10 @@ def _second_moment(log_w: Floats, log_tilt: Floats) -> float:
 
 
 def _draw(
-    target: Target, proposal: Mixture, streams: list[SobolStream], n: int, report: Progress, already: int = 0
+    target: Target, proposal: Mixture, streams: SobolStreams, n: int, report: Progress, already: int = 0
 ) -> _Nodes:
-    R = len(streams)
-    theta = np.concatenate([proposal.sample(s.next(n)) for s in streams])
+    theta = proposal.sample(streams.next(n))
+    R = theta.shape[0] // n
     pieces, step = [], max(R * n // 8, 1)
     for i in range(0, theta.shape[0], step if target.cost > 1e-3 else theta.shape[0]):
         report("evaluating hyperparameter nodes", already + i, already + theta.shape[0])
@@ -293,21 +302,21 @@ def _assess(
     proposal: Mixture,
     modes: Modes,
     settings: Settings,
-    dear: bool,
+    few: bool,
     dense_seed: np.random.SeedSequence,
 ) -> HyperPosterior:
     """Weights, moments of the coordinates and their errors from the replicates."""
     R = settings.replicates
     log_w, k = smooth(nodes.log_ratio)
     w = normalise(log_w)
-    theta, d = nodes.theta, nodes.theta.shape[1]
+    theta = nodes.theta
     log_z = np.array(
         [log_sum_exp(nodes.log_ratio[nodes.replicate == r]) - np.log(np.sum(nodes.replicate == r)) for r in range(R)]
     )
     z = np.exp(log_z - log_sum_exp(log_z) + np.log(R))
     log_evidence = float(log_sum_exp(log_z) - np.log(R))
     surrogate = fit_surrogate(proposal, theta, nodes.log_ratio, nodes.replicate, dense_seed)
-    if surrogate is not None and surrogate.residual_sd > USEFUL_SURROGATE and not dear:
+    if surrogate is not None and surrogate.residual_sd > USEFUL_SURROGATE and not few:
         surrogate = None
     log_evidence_mcse = float(z.std(ddof=1) / np.sqrt(R))
     weighted = WeightedNodes(theta, w, nodes.replicate, surrogate)
@@ -316,10 +325,7 @@ def _assess(
     phi = proposal.warp.inverse(theta)
     phi_dense = None if surrogate is None else proposal.warp.inverse(surrogate.theta)
     mean, sd, mean_e, sd_e = weighted.moments(phi, phi_dense)
-    quant_e = np.empty((3, d))
-    for j in range(d):
-        dense_j = None if phi_dense is None else phi_dense[:, j]
-        quant_e[:, j] = weighted.quantiles(phi[:, j], dense_j, np.array([0.05, 0.5, 0.95]))[1]
+    _, quant_e = weighted.quantiles(phi, phi_dense, np.array([0.05, 0.5, 0.95]))
     close = (
         np.all(UPPER_90 * mean_e <= settings.mean_error * sd)
         and np.all(UPPER_90 * sd_e <= settings.mean_error * sd)

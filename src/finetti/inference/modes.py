@@ -13,6 +13,7 @@ from finetti.errors import InferenceError
 __all__ = ["Modes", "find_modes"]
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 Gradient = Callable[[Floats], tuple[Floats, Floats]]
 
 # two optima closer than this, in units of the posterior scale, are the same one
@@ -74,19 +75,30 @@ def find_modes(gradient: Gradient, starts: Floats, curvature: Floats, *, dear: b
 End = tuple[Floats, float, Floats, Floats]  # place, height, gradient, negative Hessian
 
 
+# BFGS leaves the last step to the Hessian once it is this close, in posterior sds
+NEAR = 0.4
+
+
 def _climb_bfgs(gradient: Gradient, starts: Floats, curvature: Floats) -> tuple[list[End], int]:
-    """BFGS from each start; the Hessian at the end by one-sided differences."""
+    """BFGS from each start till it is near, the Hessian there by one-sided differences, and one Newton step."""
     from scipy.optimize import minimize
 
     calls, ends = 0, []
+    seen: dict[bytes, tuple[float, Floats]] = {}
 
     def negative(x: Floats) -> tuple[float, Floats]:
         nonlocal calls
-        calls += 1
-        value, slope = gradient(x[None])
-        if not (np.isfinite(value[0]) and np.all(np.isfinite(slope[0]))):
-            return 1e300, np.zeros_like(x)
-        return -float(value[0]), -slope[0]
+        if (key := x.tobytes()) not in seen:
+            calls += 1
+            value, slope = gradient(x[None])
+            good = np.isfinite(value[0]) and np.all(np.isfinite(slope[0]))
+            seen[key] = (-float(value[0]), -slope[0]) if good else (1e300, np.zeros_like(x))
+        return seen[key]
+
+    def near(x: Floats) -> None:
+        # the complete-data curvature is too large, so that the true distance is longer by some factor below two
+        if np.sum(negative(x)[1] ** 2 / curvature) < NEAR**2 / 4.0:
+            raise StopIteration
 
     for start in starts:
         if negative(start)[0] >= 1e300:
@@ -96,6 +108,7 @@ def _climb_bfgs(gradient: Gradient, starts: Floats, curvature: Floats) -> tuple[
             start,
             jac=True,
             method="BFGS",
+            callback=near,
             # relative precision of the gradient limits how far it can be driven down
             options={
                 "gtol": 1e-3 * float(np.sqrt(curvature.max())),
@@ -103,66 +116,91 @@ def _climb_bfgs(gradient: Gradient, starts: Floats, curvature: Floats) -> tuple[
                 "maxiter": 200,
             },
         )
+        x = np.asarray(result.x, dtype=np.float64)
+        height, slope = -negative(x)[0], -negative(x)[1]
         scale = np.sqrt(np.abs(np.diag(np.asarray(result.hess_inv, dtype=np.float64))))
         step = np.clip(0.05 * scale, 1e-5, 0.05)
-        _, slopes = gradient(result.x + np.diag(step))
-        calls += result.x.size
-        slope = -np.atleast_1d(result.jac)
+        _, slopes = gradient(x + np.diag(step))
+        calls += x.size
         H = -(slopes - slope) / step[:, None]
-        ends.append((result.x, -float(result.fun), slope, 0.5 * (H + H.T)))
+        H = 0.5 * (H + H.T)
+        move = _safe_inverse(H) @ slope
+        steep = float(np.sqrt(max(float(move @ slope), 0.0)))
+        if steep < NEAR:  # what is left after a Newton step is of second order
+            x, height, slope = x + move, height + 0.5 * steep**2, slope * steep
+        ends.append((x, height, slope, H))
     return ends, calls
 
 
-# Newton: longest step in any coordinate, step shares tried at once, and when to stop
-LONGEST, SHARES, CLOSE, ROUNDS = 2.0, np.array([1.0, 0.5, 0.2, 0.05]), 1e-3, 40
+# Newton: longest step in any coordinate, step shares tried at once, when to stop, and how close two climbs
+# (in posterior sds) are when they have become one
+LONGEST, SHARES, CLOSE, ROUNDS, MERGED = 2.0, np.array([1.0, 0.5, 0.2, 0.05]), 1e-3, 40, 0.1
 
 
 def _climb_newton(gradient: Gradient, starts: Floats, curvature: Floats) -> tuple[list[End], int]:
-    """Newton from all starts together, Hessians by differences, several step lengths in one call."""
+    """Newton from all starts together, Hessians by differences, in few calls of many points.
+
+    A call of a few points costs as much as one of fifty: each asks for several step lengths and for the
+    stencil of the Hessian around the full step, which near the mode is the one taken.
+    """
     d, calls = starts.shape[1], 0
-    x = starts.copy()
-    value, slope = gradient(x)
+    value, slope = gradient(starts)
     alive = np.isfinite(value) & np.all(np.isfinite(slope), axis=1)
-    x, value, slope = x[alive], value[alive], slope[alive]
-    K = x.shape[0]
-    H = np.tile(np.diag(curvature), (K, 1, 1))
-    moving = np.ones(K, dtype=bool)
-    for _ in range(ROUNDS):
-        at = np.flatnonzero(moving)
-        if not at.size:
-            break
-        scale = 1.0 / np.sqrt(np.maximum(np.abs(np.diagonal(H[at], axis1=1, axis2=2)), 1e-2))
-        step = np.clip(0.02 * scale, 1e-5, 0.02)  # (k, d)
+    x, value, slope = starts[alive], value[alive], slope[alive]
+    H = np.tile(np.diag(curvature), (x.shape[0], 1, 1))
+    moving = np.ones(x.shape[0], dtype=bool)
+
+    def stencil(centre: Floats, H: Floats) -> tuple[Floats, Floats]:
+        """Points (k, 2 d, d) around each centre, and how far away they are (k, d)."""
+        scale = 1.0 / np.sqrt(np.maximum(np.abs(np.diagonal(H, axis1=1, axis2=2)), 1e-2))
+        step = np.clip(0.02 * scale, 1e-5, 0.02)
         shift = step[:, :, None] * np.eye(d)
-        around = np.concatenate([x[at, None] + shift, x[at, None] - shift], axis=1).reshape(-1, d)
-        _, slopes = gradient(around)
-        calls += around.shape[0]
-        slopes = slopes.reshape(at.size, 2, d, d)
+        return np.concatenate([centre[:, None] + shift, centre[:, None] - shift], axis=1), step
+
+    def curve(at: Ints, slopes: Floats, step: Floats) -> None:
+        """Hessians of the climbs `at` from the slopes (k, 2 d, d) on their stencils."""
         with np.errstate(invalid="ignore"):
-            fresh = -(slopes[:, 0] - slopes[:, 1]) / (2.0 * step[:, :, None])
+            fresh = -(slopes[:, :d] - slopes[:, d:]) / (2.0 * step[:, :, None])
         fresh = 0.5 * (fresh + np.swapaxes(fresh, 1, 2))
         good = np.all(np.isfinite(fresh), axis=(1, 2))
         H[at[good]] = fresh[good]
-        move = np.stack([_safe_inverse(H[i]) @ slope[i] for i in at])
-        gain = np.einsum("kd,kd->k", move, slope[at])  # squared steepness
-        done = gain < CLOSE**2
+
+    stale = moving.copy()  # whose Hessian is not that of the place
+    for _ in range(ROUNDS):
+        if (at := np.flatnonzero(moving & stale)).size:
+            around, step = stencil(x[at], H[at])
+            calls += around.shape[0] * around.shape[1]
+            curve(at, gradient(around.reshape(-1, d))[1].reshape(around.shape), step)
+            stale[at] = False
+        at = np.flatnonzero(moving)
+        move = np.stack([_safe_inverse(H[i]) @ slope[i] for i in at]) if at.size else np.zeros((0, d))
+        done = np.einsum("kd,kd->k", move, slope[at]) < CLOSE**2  # squared steepness
         moving[at[done]] = False
         at, move = at[~done], move[~done]
         if not at.size:
             break
         move *= np.minimum(1.0, LONGEST / np.abs(move).max(axis=1))[:, None]
         trial = x[at, None] + SHARES[:, None] * move[:, None]  # (k, shares, d)
-        values, slopes = gradient(trial.reshape(-1, d))
+        around, step = stencil(trial[:, 0], H[at])
+        asked = np.concatenate([trial, around], axis=1)
+        values, slopes = gradient(asked.reshape(-1, d))
         calls += values.size
-        values = np.where(np.isfinite(values), values, -np.inf).reshape(at.size, -1)
-        slopes = slopes.reshape(trial.shape)
+        values, slopes = values.reshape(asked.shape[:2]), slopes.reshape(asked.shape)
+        values = np.where(np.isfinite(values), values, -np.inf)[:, : SHARES.size]
         best = np.argmax(values, axis=1)
         for j, i in enumerate(at):
             if values[j, best[j]] > value[i]:
                 x[i], value[i], slope[i] = trial[j, best[j]], values[j, best[j]], slopes[j, best[j]]
+                stale[i] = True
             else:
                 moving[i] = False  # no step length climbs: as far as the arithmetic goes
-    return [(x[i], float(value[i]), slope[i], H[i]) for i in range(K)], calls
+        full = (best == 0) & moving[at]
+        curve(at[full], slopes[full][:, SHARES.size :], step[full])
+        stale[at[full]] = False
+        for i in at[1:]:  # climbs that have met go on as one
+            if any(moving[j] and _distance(x[i], x[j], _safe_inverse(H[j])) < MERGED for j in at[at < i]):
+                moving[i], value[i] = False, -np.inf
+    return [(x[i], float(value[i]), slope[i], H[i]) for i in range(x.shape[0]) if np.isfinite(value[i])], calls
 
 
 def _distance(x: Floats, centre: Floats, cov: Floats) -> float:

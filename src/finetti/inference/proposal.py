@@ -8,32 +8,19 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import solve_triangular
 from scipy.special import chdtri, gammaln, ndtr, ndtri
 
 from finetti.inference.warp import Warp, fit_warp, identity_warp
 from finetti.inference.weights import log_sum_exp
 
-__all__ = ["Mixture", "SobolStream", "laplace_mixture", "refit"]
+__all__ = ["Mixture", "laplace_mixture", "refit"]
 
 Floats = npt.NDArray[np.float64]
 
 # share and stretch of the safety component: Pareto k cannot see a mode that no node visits
 WIDE_SHARE = 0.1
 WIDE_STRETCH = 3.0
-
-
-class SobolStream:
-    """An endless scrambled Sobol sequence in (0, 1)^dim; one independent scrambling per seed."""
-
-    def __init__(self, dim: int, seed: np.random.SeedSequence) -> None:
-        from scipy.stats import qmc  # noqa: TID251 - half a second to import, and nowhere else to be had
-
-        self._engine = qmc.Sobol(dim, scramble=True, rng=np.random.default_rng(seed))
-
-    def next(self, n: int) -> Floats:
-        """The next n points, strictly inside the unit cube. n continues a power of two."""
-        u = self._engine.random(n)
-        return np.clip(u, 2.0**-33, 1.0 - 2.0**-33)
 
 
 @lru_cache(maxsize=8)
@@ -68,26 +55,43 @@ class Mixture:
 
     def sample(self, u: Floats) -> Floats:
         """Map points of (0, 1)^(d + 2) to the mixture: d normals, one chi-square, one component."""
+        return self.warp.forward(self.sample_phi(u))
+
+    def sample_phi(self, u: Floats) -> Floats:
+        """The same in the coordinates that are not warped."""
         d = self.d
         which = np.minimum(np.searchsorted(np.cumsum(self.weights), u[:, d + 1]), self.weights.size - 1)
-        z = ndtri(u[:, :d]) * _stretch(self.df)(ndtri(u[:, d]))[:, None]
-        return self.warp.forward(self.means[which] + np.einsum("sij,sj->si", self.scales[which], z))
+        # d normals and the normal score of the chi-square
+        z = ndtri(u[:, : d + 1])
+        z = z[:, :d] * _stretch(self.df)(z[:, d])[:, None]
+        out = np.empty_like(z)
+        for k in range(self.weights.size):
+            mine = which == k
+            out[mine] = z[mine] @ self.scales[k].T + self.means[k]
+        return out
 
     def component_log_density(self, theta: Floats) -> Floats:
         """Log density of each component with its weight, (S, K)."""
-        d, df = self.d, self.df
         phi = self.warp.inverse(theta)
-        slope = self.warp.log_slope(phi)
-        out = np.empty((theta.shape[0], self.weights.size))
+        return self._components(phi) - self.warp.log_slope(phi)[:, None]
+
+    def _components(self, phi: Floats) -> Floats:
+        d, df = self.d, self.df
+        out = np.empty((phi.shape[0], self.weights.size))
         const = gammaln(0.5 * (df + d)) - gammaln(0.5 * df) - 0.5 * d * np.log(df * np.pi)
         for k, (mean, L, weight) in enumerate(zip(self.means, self.scales, self.weights, strict=True)):
-            z = np.linalg.solve(L, (phi - mean).T)
+            z = solve_triangular(L, (phi - mean).T, lower=True, check_finite=False)
             half = np.sum(np.log(np.diag(L)))
-            out[:, k] = np.log(weight) + const - half - 0.5 * (df + d) * np.log1p(np.sum(z * z, axis=0) / df) - slope
+            out[:, k] = np.log(weight) + const - half - 0.5 * (df + d) * np.log1p(np.einsum("ds,ds->s", z, z) / df)
         return out
 
     def log_density(self, theta: Floats) -> Floats:
-        return log_sum_exp(self.component_log_density(theta))
+        phi = self.warp.inverse(theta)
+        return log_sum_exp(self._components(phi)) - self.warp.log_slope(phi)
+
+    def log_density_phi(self, phi: Floats) -> Floats:
+        """Log density of phi itself, without the warp's slope."""
+        return log_sum_exp(self._components(phi))
 
     def with_df(self, df: float) -> Mixture:
         return replace(self, df=df)

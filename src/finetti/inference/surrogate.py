@@ -14,6 +14,7 @@ replicates is an honest Monte Carlo error.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations_with_replacement
 from math import comb
 
@@ -21,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import solve_triangular
 
-from finetti.inference.proposal import Mixture, SobolStream
+from finetti.inference.proposal import Mixture
+from finetti.inference.sobol import SobolStreams
 from finetti.inference.weights import normalise, weighted_quantiles
 
 __all__ = ["Surrogate", "fit_surrogate", "n_terms"]
@@ -29,8 +31,9 @@ __all__ = ["Surrogate", "fit_surrogate", "n_terms"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-# dense points of each replicate
-DENSE_POINTS = 2**9
+# dense points of each replicate for each of its nodes, and the fewest and most: a dense point costs a tenth of a
+# cheap node, and once the polynomial is good its points are what limits the precision
+DENSE_PER_NODE, DENSE_FEWEST, DENSE_MOST = 8, 2**9, 2**12
 # monomials beyond this would cost more than the nodes they save
 MOST_TERMS = 400
 # the polynomial is fitted where the log density is within this (plus d) of its top
@@ -68,56 +71,63 @@ class Surrogate:
         """Dense weights that sum to one."""
         return self.dense / self.dense.sum()
 
-    def _per_replicate(self, at_nodes: Floats, at_dense: Floats) -> tuple[Floats, Floats]:
-        """Unnormalised expectations (R, ...) and normalisers (R,) of each replicate."""
-        R = self.n_replicates
-        columns = at_nodes.reshape(at_nodes.shape[0], -1)
-        dense_columns = at_dense.reshape(at_dense.shape[0], -1)
-        # row r averages over the nodes of replicate r
-        average = (self.replicate == np.arange(R)[:, None]).astype(float)
-        average /= average.sum(axis=1, keepdims=True)
-        normaliser = self.dense.reshape(R, -1).mean(axis=1) + average @ self.residual
-        numerator = (dense_columns * self.dense[:, None]).reshape(R, -1, dense_columns.shape[1]).mean(axis=1)
-        numerator += average @ (columns * self.residual[:, None])
-        return numerator.reshape(R, *at_nodes.shape[1:]), normaliser
+    @cached_property
+    def _correction(self) -> Floats:
+        """(R, S): row r averages what it is given, times w - s, over the nodes of replicate r."""
+        mine = self.replicate == np.arange(self.n_replicates)[:, None]
+        return mine * self.residual / mine.sum(axis=1, keepdims=True)
+
+    @cached_property
+    def _normaliser(self) -> Floats:
+        """(R,) the mean weight of each replicate."""
+        return self.dense.reshape(self.n_replicates, -1).mean(axis=1) + self._correction.sum(axis=1)
+
+    def _per_replicate(self, at_nodes: Floats, at_dense: Floats) -> Floats:
+        """Unnormalised expectations (R, k) of columns (S, k), (M, k)."""
+        R, k = self.n_replicates, at_nodes.shape[1]
+        dense = self.dense.reshape(R, 1, -1)
+        return (dense @ at_dense.reshape(R, -1, k))[:, 0] / dense.shape[2] + self._correction @ at_nodes
 
     def expect(self, at_nodes: Floats, at_dense: Floats) -> tuple[Floats, Floats]:
-        """Posterior expectation of f(theta), (S, ...) at nodes and (M, ...) at dense points, and its mcse."""
-        numerator, normaliser = self._per_replicate(at_nodes, at_dense)
+        """Posterior expectation of f(theta), (S, k) at nodes and (M, k) at dense points, and its mcse."""
+        numerator, normaliser = self._per_replicate(at_nodes, at_dense), self._normaliser
         total = normaliser.mean()
         value = numerator.mean(axis=0) / total
-        R = normaliser.size
-        deviation = (numerator - normaliser.reshape(-1, *([1] * (numerator.ndim - 1))) * value) / total
-        return value, deviation.std(axis=0, ddof=1) / np.sqrt(R)
+        deviation = (numerator - normaliser[:, None] * value) / total
+        return value, deviation.std(axis=0, ddof=1) / np.sqrt(normaliser.size)
 
     def moments(self, at_nodes: Floats, at_dense: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Mean, sd and their mcse of columns (S, k), (M, k)."""
         centre, spread = _moments_of(at_dense, self.weights)
         f, g = (at_nodes - centre) / spread, (at_dense - centre) / spread
-        both, _ = self.expect(np.concatenate([f, f**2], axis=1), np.concatenate([g, g**2], axis=1))
-        k = f.shape[1]
-        m1, m2 = both[:k], both[k:]
-        variance = m2 - m1**2
+        total, root = self._normaliser.mean(), np.sqrt(self.n_replicates)
+        z = self._normaliser[:, None] / total
+        first, second = self._per_replicate(f, g) / total, self._per_replicate(f * f, g * g) / total
+        m1 = first.mean(axis=0)
+        variance = second.mean(axis=0) - m1**2
         sd = np.sqrt(np.maximum(variance, 1e-12))
         # influence of each replicate on the mean and on the sd
-        _, mean_e = self.expect(f, g)
-        _, sd_e = self.expect(((f - m1) ** 2 - sd**2) / (2 * sd), ((g - m1) ** 2 - sd**2) / (2 * sd))
+        mean_e = (first - z * m1).std(axis=0, ddof=1) / root
+        around = second - 2.0 * m1 * first + (m1**2 - sd**2) * z
+        sd_e = (around / (2.0 * sd)).std(axis=0, ddof=1) / root
         # a variance that came out negative: the polynomial is of no use here, and says so
         broken = variance <= 0.0
         mean_e, sd_e = np.where(broken, np.inf, mean_e), np.where(broken, np.inf, sd_e)
         return centre + spread * m1, spread * sd, spread * mean_e, spread * sd_e
 
     def quantiles(self, at_nodes: Floats, at_dense: Floats, probs: Floats) -> tuple[Floats, Floats]:
-        """Quantiles (P,) of one function (S,), (M,) of theta, and their mcse."""
+        """Quantiles (P, k) of k functions (S, k), (M, k) of theta, and their mcse."""
         # most quantiles of interest lie well inside; the band shrinks towards the ends
         band = np.minimum(DENSITY_BAND, 0.5 * np.minimum(probs, 1.0 - probs))
-        ends = weighted_quantiles(at_dense, self.weights, np.concatenate([probs, probs - band, probs + band]))
-        P = probs.size
-        start, slope = ends[:P], np.maximum(ends[2 * P :] - ends[P : 2 * P], 1e-300) / (2.0 * band)
+        wanted, weights = np.concatenate([probs, probs - band, probs + band]), self.weights
+        P, k = probs.size, at_nodes.shape[1]
+        ends = np.stack([weighted_quantiles(at_dense[:, j], weights, wanted) for j in range(k)], axis=1)
+        start, slope = ends[:P], np.maximum(ends[2 * P :] - ends[P : 2 * P], 1e-300) / (2.0 * band[:, None])
         below, error = self.expect(
-            (at_nodes[:, None] <= start).astype(float), (at_dense[:, None] <= start).astype(float)
+            (at_nodes[:, None] <= start).reshape(-1, P * k).astype(float),
+            (at_dense[:, None] <= start).reshape(-1, P * k).astype(float),
         )
-        return start + (probs - below) * slope, error * slope
+        return start + (probs[:, None] - below.reshape(P, k)) * slope, error.reshape(P, k) * slope
 
 
 def _moments_of(x: Floats, w: Floats) -> tuple[Floats, Floats]:
@@ -184,7 +194,7 @@ def fit_surrogate(
         L = np.asarray(np.linalg.cholesky(((phi - centre).T * share) @ (phi - centre)), dtype=np.float64)
     except np.linalg.LinAlgError:
         return None
-    log_q = proposal.log_density(theta) + proposal.warp.log_slope(phi)
+    log_q = proposal.log_density_phi(phi)
     log_p = log_w + log_q  # of phi, up to a constant
     chart = _Chart(proposal, centre, L)
     z = chart.z(phi)
@@ -195,26 +205,23 @@ def fit_surrogate(
     radius = float(np.sqrt(np.max(np.sum(z[core] ** 2, axis=1))))
     chart = _Chart(proposal, centre, L, radius)
     z, lost = chart.inside(z)
-    # children by name, not by spawning: the same points however often the nodes are assessed
-    seeds = [np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, r)) for r in range(R)]
-    dense = proposal.sample(np.concatenate([SobolStream(d + 2, s).next(DENSE_POINTS) for s in seeds]))
-    phi_dense = proposal.warp.inverse(dense)
-    log_q_dense = proposal.log_density(dense) + proposal.warp.log_slope(phi_dense)
+    M = int(np.clip(DENSE_PER_NODE * (theta.shape[0] // R), DENSE_FEWEST, DENSE_MOST))
+    phi_dense = proposal.sample_phi(SobolStreams(d + 2, R, seed).next(M))
+    log_q_dense = proposal.log_density_phi(phi_dense)
     z_dense, lost_dense = chart.inside(chart.z(phi_dense))
 
     best: tuple[float, int, Floats, Floats] | None = None
     fit_weight = np.where(core, w + FLOOR, 0.0)
     target = np.where(core, log_p, 0.0)
+    by = np.argsort(replicate, kind="stable")  # replicates have equal shares of the nodes
     for degree in (2, 3, 4):
         K = n_terms(d, degree)
         if degree > 2 and (core.sum() < 3 * K or K > MOST_TERMS):
             break
         F = _features(z, degree)
-        G, h = np.empty((R, K, K)), np.empty((R, K))
-        for r in range(R):
-            mine = replicate == r
-            weighted = F[mine] * fit_weight[mine, None]
-            G[r], h[r] = weighted.T @ F[mine], weighted.T @ target[mine]
+        each = F[by].reshape(R, -1, K)
+        weighted = np.swapaxes(each * fit_weight[by].reshape(R, -1, 1), 1, 2)
+        G, h = weighted @ each, (weighted @ target[by].reshape(R, -1, 1))[:, :, 0]
         everything = G.sum(axis=0)
         ridge = 1e-9 * np.diag(np.diag(everything))
         coefs = np.linalg.solve(everything - G + ridge, (h.sum(axis=0) - h)[:, :, None])[:, :, 0]
@@ -230,10 +237,10 @@ def fit_surrogate(
     def weight(log_density: Floats, lost: Floats, log_q: Floats) -> Floats:
         return np.exp(np.minimum(np.minimum(log_density, ceiling) + lost - log_q, heaviest))
 
-    F_dense = _features(z_dense, degree).reshape(R, DENSE_POINTS, -1)
-    log_s = np.einsum("rmk,rk->rm", F_dense, coefs).ravel()
+    F_dense = _features(z_dense, degree).reshape(R, M, -1)
+    log_s = (F_dense @ coefs[:, :, None]).ravel()
     return Surrogate(
-        dense,
+        proposal.warp.forward(phi_dense),
         weight(log_s, lost_dense, log_q_dense),
         w - weight(left_out, lost, log_q),
         replicate,

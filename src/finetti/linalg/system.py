@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -33,18 +34,44 @@ def n_threads() -> int:
         return max(1, os.cpu_count() or 1)
 
 
+_pools: dict[int, ThreadPoolExecutor] = {}
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork, and a pool without them would wait for ever
+    os.register_at_fork(after_in_child=_pools.clear)
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that stay: starting them would cost more than a small model's nodes."""
+    if threads not in _pools:
+        _pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="finetti")
+    return _pools[threads]
+
+
 def over_chunks(work: Callable[[slice], None], n: int, grain: int = 1) -> None:
-    """Run `work` on slices of range(n) in threads. Results may not depend on the slicing."""
+    """Run `work` on slices of range(n) in threads, this one included. Results may not depend on the slicing."""
     threads = min(n_threads(), max(1, n // max(grain, 1)))
     if threads == 1:
         work(slice(0, n))
         return
     # more chunks than threads, so that an unlucky thread does not hold up the others
-    pieces = min(n, threads * 4)
-    edges = np.linspace(0, n, pieces + 1).astype(int)
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, slice(int(a), int(b))) for a, b in pairwise(edges)]:
-            done.result()
+    edges = np.linspace(0, n, min(n, threads * 4) + 1).astype(int)
+    todo = deque(slice(int(a), int(b)) for a, b in pairwise(edges))
+
+    def pull() -> None:
+        while todo:
+            try:
+                part = todo.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            work(part)
+
+    helpers = [_pool(threads - 1).submit(pull) for _ in range(threads - 1)]
+    try:
+        pull()
+    finally:
+        todo.clear()  # after an error nobody starts another piece
+        for helper in helpers:
+            if not helper.cancel():  # one that never started has nothing left to do
+                helper.result()
 
 
 @dataclass(frozen=True)
