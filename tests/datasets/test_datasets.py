@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.resources import files
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -90,6 +91,20 @@ def test_designs_are_the_published_ones():
     radon = datasets.load("radon")
     assert radon["county"].nunique() == 85 and radon["floor"].isin([0, 1]).all()
     assert radon.groupby("county", observed=True)["log_uranium"].nunique().eq(1).all()
+
+
+def test_bcg_effects_follow_from_the_counts():
+    bcg = datasets.load("bcg")
+    n1, n0 = bcg["tpos"] + bcg["tneg"], bcg["cpos"] + bcg["cneg"]
+    np.testing.assert_allclose(bcg["log_rr"], np.log(bcg["tpos"] / n1 / (bcg["cpos"] / n0)), atol=1e-6)
+    np.testing.assert_allclose(bcg["se"] ** 2, 1 / bcg["tpos"] - 1 / n1 + 1 / bcg["cpos"] - 1 / n0, atol=2e-6)
+    assert n1.sum() + n0.sum() == 357_347  # people in the 13 trials together
+
+
+def test_no_count_of_bcg_was_changed_on_the_way(shared_data):
+    theirs = pd.read_csv(shared_data / "meta/bcg.csv").rename(columns={"ablat": "latitude", "alloc": "allocation"})
+    names = ["year", "tpos", "tneg", "cpos", "cneg", "latitude", "allocation"]
+    assert datasets.load("bcg")[names].astype(str).equals(theirs[names].astype(str))
 
 
 @pytest.mark.parametrize(

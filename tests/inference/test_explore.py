@@ -195,7 +195,7 @@ def test_a_density_that_no_proposal_covers_is_not_called_reliable() -> None:
 def starved(**settings: Any) -> Fit:
     """Sleepstudy with an error target that so few nodes cannot meet."""
     model = fi.Model("Reaction ~ 1 + Days + (1 + Days | Subject)")
-    inference = infer(model.bind(fi.datasets.load("sleepstudy")), settings=Settings(**settings))
+    inference = infer(model.bind(fi.datasets.load("sleepstudy")), method="exact", settings=Settings(**settings))
     return Fit(inference, 400, 0)
 
 

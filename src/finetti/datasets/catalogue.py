@@ -94,6 +94,27 @@ _ALL = (
         source=_RUBIN,
     ),
     Dataset(
+        name="bcg",
+        title="Vaccination against tuberculosis in 13 trials",
+        rows=13,
+        columns={
+            "trial": "first author and year (13)",
+            "year": "year of publication",
+            "tpos": "vaccinated people with tuberculosis",
+            "tneg": "vaccinated people without",
+            "cpos": "people of the control group with tuberculosis",
+            "cneg": "people of the control group without",
+            "latitude": "absolute latitude of the place, degrees",
+            "allocation": "how people were assigned: random, alternate or systematic (3)",
+            "log_rr": "natural log of the relative risk, from the four counts",
+            "se": "its standard error (delta method), taken as known",
+        },
+        ids=("trial", "allocation"),
+        formula="log_rr | se(se) ~ 1 + latitude + (1 | trial)",
+        source="Colditz, G. A. et al. (1994). Efficacy of BCG vaccine in the prevention of tuberculosis: meta-analysis of the "
+        "published literature. JAMA 271(9), 698-702.",
+    ),
+    Dataset(
         name="radon",
         title="Indoor radon in 919 homes of 85 counties in Minnesota",
         rows=919,

@@ -185,7 +185,7 @@ def explore(
     entropy = np.random.SeedSequence(seed)
     pilot_seed, dense_seed, replicate_seed = entropy.spawn(3)
     report("finding the mode", 0, None)
-    modes = find_modes(target.gradient, target.starts(), target.curvature(), dear=dear)
+    modes = find_modes(target.gradient, target.starts(), target.curvature(), dear=few)
     proposal = laplace_mixture(modes.theta, modes.covariance, modes.height, 20.0 if dear else 5.0)
     if not dear:
         report("adapting the proposal", 0, None)

@@ -18,6 +18,10 @@ Floats = npt.NDArray[np.float64]
 SCATTER, SMALL, LAPACK = 1e9, 1.5e9, 1.5e10
 
 
+# nominal seconds of a node beyond which one start must do; the proposal's wide component and Pareto's k stay on guard
+COSTLY = 4e-5
+
+
 @dataclass(frozen=True)
 class GaussianTarget:
     """log p(theta) + log p(y | theta) in unconstrained coordinates; payload: moments of beta."""
@@ -64,20 +68,45 @@ class GaussianTarget:
         return max(spread, 0.5 * floor)
 
     def starts(self) -> Floats:
-        """Moderate, small and large group variation; one start only where evaluations are dear."""
-        shares = [(0.5, 0.8)] if self.cost > 0.005 else [(0.5, 0.8), (0.05, 1.0), (1.0, 0.3)]
-        return np.array([self.start(group, residual) for group, residual in shares])
+        """From one-way moments, then small and large group variation; the first only where evaluations are dear."""
+        first = self.start(self.moments())
+        if self.cost > COSTLY:
+            return first[None]
+        return np.array([first, self.start(0.05, 1.0), self.start(1.0, 0.3)])
 
-    def start(self, group: float, residual: float) -> Floats:
-        """theta with every group sd at a share of the spread, sigma at another, correlations zero."""
+    def moments(self) -> dict[str, float]:
+        """One-way analysis of variance of each factor: its intercept's sd as a share of the spread.
+
+        Crossed factors disturb each other's little; it is where the climb begins.
+        """
+        e, design = self.inner.basis.y, self.inner.bound.design
+        n, total = e.size, float(e @ e)
+        out = {}
+        for f in design.factors:
+            count = np.bincount(f.index, minlength=len(f.levels)).astype(float)
+            sums = np.bincount(f.index, weights=e, minlength=len(f.levels))
+            between, J = float(np.sum(sums**2 / count)), count.size
+            known = 0.0 if design.se is None else float(np.mean(design.se**2))
+            within = (total - between) / (n - J) if n > J else max(known, 0.5 * total / n)
+            variance = (between - J * within) / max(n - float(np.sum(count**2)) / n, 1.0)
+            out[f.name] = float(np.sqrt(np.clip(variance, 0.0, None)) / self.spread())
+        return out
+
+    def start(self, group: float | dict[str, float], residual: float | None = None) -> Floats:
+        """theta with group sds at shares of the spread (intercepts by factor, or all), sigma too, correlations zero."""
         hyper, scales = self.inner.hyper, self.inner.bound.scales
         spread = self.spread()
+        if residual is None:
+            assert isinstance(group, dict)
+            residual = float(np.sqrt(max(1.0 - sum(v * v for v in group.values()), 0.1)))
         theta = np.zeros(hyper.d)
         for f in hyper.factors:
             for c, at in zip(f.coefficients, f.sd_at, strict=True):
                 if at >= 0:
                     unit = 1.0 if c == "Intercept" else max(scales.z_sd[(f.name, c)], 1e-300)
-                    theta[at] = hyper.coordinates[at].theta(group * spread / unit)  # type: ignore[union-attr]
+                    # slopes begin at half the spread; nothing at a variance of zero, where the log has no slope
+                    share = group if isinstance(group, float) else (group[f.name] if c == "Intercept" else 0.5)
+                    theta[at] = hyper.coordinates[at].theta(np.clip(share, 0.05, 1.0) * spread / unit)  # type: ignore[union-attr]
         if hyper.sigma_at >= 0:
             theta[hyper.sigma_at] = hyper.coordinates[hyper.sigma_at].theta(residual * spread)  # type: ignore[union-attr]
         for (_, at, _), value in zip(hyper.given, self.inner.basis.given_shift, strict=True):
