@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constrain
 INSTALLED := $(if $(wildcard $(VENV)/.installed-test),$(VENV)/.installed-test,$(VENV)/.installed)
 SOURCES   := $(shell find src -name '*.py')
 
-.PHONY: help demo test check format lint types doctest layers package clean clean-kernels
+.PHONY: help demo test check format lint types doctest layers package bench bench-peers clean clean-kernels
 .DELETE_ON_ERROR:
 
 help:
@@ -23,6 +23,8 @@ help:
 	@echo 'make test      install the test tools too, and run the whole test suite'
 	@echo 'make check     ruff, mypy, doctests, the layering test, and what a built package contains'
 	@echo 'make format    let ruff write the source as `make check` wants it'
+	@echo 'make bench     race finetti against the peers that are installed, into benchmarks/results.md (ARGS="--quick": small)'
+	@echo 'make bench-peers  install those peers that are Python, in environments of their own (lme4: r-cran-lme4)'
 	@echo 'make clean     remove .venv, caches and finetti-demo/'
 
 demo: $(INSTALLED) $(VENV)/.kernels
@@ -62,8 +64,20 @@ format: $(VENV)/.installed-test
 	$(BIN)/python -m ruff check -q --fix src tests
 	$(BIN)/python -m ruff format src tests
 
+# Peers are never dependencies: each group has an environment of its own, and what is absent is left out of the table.
+bench: $(INSTALLED) $(VENV)/.kernels
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-peers: .venv-peers/.installed .venv-bambi/.installed
+
+.venv-%/.installed: benchmarks/peers/requirements-%.txt
+	@echo 'Installing peers into .venv-$* (a minute or two) ...'
+	@$(PYTHON) -m venv --clear .venv-$*
+	@.venv-$*/bin/python -m pip --disable-pip-version-check install -qq -r $<
+	@touch $@
+
 clean: clean-kernels
-	@rm -rf $(VENV) build dist finetti-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-peers .venv-bambi build dist finetti-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-kernels:

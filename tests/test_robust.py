@@ -318,7 +318,7 @@ OPTIONS = {
     "family": ({"family": "poisson"}, fi.NotBuiltError, ("'poisson'", "not built", "'gaussian'")),
     "family None": ({"family": None}, fi.NotBuiltError, ("family=None", "'gaussian'")),
     "link": ({"link": "log"}, fi.NotBuiltError, ("'log'", "not built", "'identity'")),
-    "nuts": ({"method": "nuts"}, fi.NotBuiltError, ("'nuts'", "not built", "'auto'")),
+    "laplace": ({"method": "laplace"}, fi.NotBuiltError, ("'laplace'", "not built", "'auto'")),
     "method typo": ({"method": "exactt"}, fi.InferenceError, ("'exactt'", "'exact'")),
     "method None": ({"method": None}, fi.InferenceError, ("None", "'auto'")),
     "structure": ({"structure": "kin"}, fi.NotBuiltError, ("'kin'", "not built")),

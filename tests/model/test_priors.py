@@ -35,6 +35,8 @@ PROPER = {
         lambda d: stats.uniform(d.low, d.high - d.low),
     ),
     "beta": (st.builds(p.beta, shapes, shapes), lambda d: stats.beta(d.a, d.b)),
+    "dumouchel": (st.builds(p.dumouchel, scales), lambda d: stats.lomax(1, scale=d.s0)),
+    "uniform_shrinkage": (st.builds(p.uniform_shrinkage, scales), lambda d: stats.burr12(2, 1, scale=d.s0)),
     "lkj": (st.builds(p.lkj, shapes), lambda d: stats.beta(d.eta, d.eta, loc=-1, scale=2)),
 }
 HALF_T = st.builds(p.half_t, shapes, scales)
@@ -45,6 +47,10 @@ ANY = st.one_of(
     st.just(p.flat()),
     st.just(p.uniform()),
     st.builds(p.uniform, st.floats(-5, 5)),
+    st.just(p.dumouchel()),
+    st.just(p.uniform_shrinkage()),
+    st.just(p.jeffreys()),
+    st.builds(p.jeffreys, st.lists(scales, min_size=1, max_size=5)),
 )
 ON_SD = st.one_of(HALF_T, *(PROPER[name][0] for name in ("half_normal", "half_cauchy", "gamma", "inverse_gamma")))
 
@@ -87,6 +93,8 @@ def test_special_cases_of_half_t():
         p.uniform(-1, 4),
         p.lkj(2.5),
         p.beta(2, 3),
+        p.dumouchel(2),
+        p.uniform_shrinkage(2),
     ],
     ids=str,
 )
@@ -155,6 +163,9 @@ def test_lkj_normaliser_against_quadrature(eta):
         (p.student_t(4, 0, 1), 4.0),
         (p.inverse_gamma(1.5, 2), 3.0),
         (p.uniform(), -1.0),
+        (p.dumouchel(3), 1.0),
+        (p.uniform_shrinkage(3), 2.0),
+        (p.jeffreys([1.0, 4.0]), 0.0),
         (p.flat(), -1.0),
         (p.uniform(0, 5), inf),
         (p.normal(0, 1), inf),
@@ -195,6 +206,11 @@ def test_repr_evaluates_to_an_equal_prior(prior):
         (p.lkj(2), "lkj(2)"),
         (p.fixed(1e-8), "fixed(1e-08)"),
         (p.student_t(3, 0, 2.5), "student_t(3, 0, 2.5)"),
+        (p.jeffreys(), "jeffreys()"),
+        (p.jeffreys((1.0, 2.5)), "jeffreys()"),
+        (p.dumouchel(), "dumouchel()"),
+        (p.dumouchel(2.51234), "dumouchel(2.512)"),
+        (p.uniform_shrinkage(0.5), "uniform_shrinkage(0.5)"),
     ],
 )
 def test_text(prior, text):
@@ -234,6 +250,9 @@ def test_vectorised_shapes():
         p.lkj(2),
         p.beta(2, 2),
         p.inverse_gamma(1, 1),
+        p.dumouchel(1),
+        p.uniform_shrinkage(1),
+        p.jeffreys([1, 2]),
     ):
         assert prior.logpdf(x).shape == prior.dlogpdf(x).shape == p.sd_logpdf(prior, x).shape == (3, 4)
         assert prior.logpdf(x).dtype == np.float64
@@ -266,6 +285,12 @@ def test_far_tails_keep_their_digits():
         (lambda: p.beta(1, -1), "b=-1"),
         (lambda: p.fixed(inf), "value=inf"),
         (lambda: p.student_t(3, None, 1), "mean=None is not a number"),
+        (lambda: p.dumouchel(0), "s0=0 is out of range"),
+        (lambda: p.uniform_shrinkage("1"), "s0='1' is not a number"),
+        (lambda: p.jeffreys([1.0, 0.0]), "holds 0.0; every error variance must be a number above 0"),
+        (lambda: p.jeffreys([np.inf]), "at least one finite"),
+        (lambda: p.jeffreys([np.nan]), "holds nan"),
+        (lambda: p.jeffreys("ab"), "must be a sequence of error variances"),
     ],
 )
 def test_bad_arguments(make, words):

@@ -33,7 +33,9 @@ def test_coefficients_are_drawn_at_hyperparameters_near_the_drawn_ones(crossed: 
     draws = fit._draws
     nodes, node_of = draws._plan()
     gap = (draws.theta - nodes[node_of]) / draws.theta.std(axis=0)
-    assert np.all(np.sqrt(np.mean(gap**2, axis=0)) < 0.4)
+    size = np.sqrt(np.mean(gap**2, axis=0))
+    assert size.max() < 0.5  # a few hundred nodes in three dimensions; a wrong unit makes one of them many times that
+    assert size.max() < 1.6 * size.min()
 
 
 def test_a_failed_fit_says_so_wherever_it_is_read() -> None:
@@ -44,7 +46,7 @@ def test_a_failed_fit_says_so_wherever_it_is_read() -> None:
     from finetti.inference.infer import infer
     from finetti.posterior.fit import Fit
 
-    fit = Fit(infer(bound, settings=Settings(mean_error=1e-9, max_nodes=1024)), 400, 0)
+    fit = Fit(infer(bound, method="exact", settings=Settings(mean_error=1e-9, max_nodes=1024)), 400, 0)
     assert not fit.diagnostics.ok
     for read in (fit.summary, fit.groups, fit.predict):
         with pytest.warns(fi.FinettiWarning, match="failed its own checks"):

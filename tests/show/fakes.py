@@ -13,6 +13,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from finetti.errors import FinettiError
+from finetti.model.formula import GroupTerm, Response
+from finetti.model.priors import half_t, normal
+
 EFFECTS, ERRORS = (28, 8, -3, 7, -1, 1, 18, 12), (15, 10, 16, 11, 9, 11, 10, 18)
 BOARD = "y[i] ~ Normal(μ + u_school[j[i]], se[i]²)\nu_school[j] ~ Normal(0, sd_school²)\nsd_school ~ half_t(3, 10)"
 
@@ -35,6 +39,16 @@ class FakeDiagnostics:
         return {"ok": self.ok, "warnings": list(self.warnings), "method": self.method}
 
 
+def _factor(name, table):
+    """A grouping factor whose coefficients are independent."""
+    coefficients = tuple(dict.fromkeys(table["coefficient"]))
+    levels = tuple(dict.fromkeys(table["level"]))
+    blocks = tuple((k,) for k in range(len(coefficients)))
+    n = table.drop_duplicates("level")["n"].to_numpy(int)
+    index = np.repeat(np.arange(len(levels)), n)
+    return SimpleNamespace(name=name, coefficients=coefficients, levels=levels, blocks=blocks, index=index)
+
+
 class FakeFit:
     seed = 0
 
@@ -42,15 +56,26 @@ class FakeFit:
         self._tables = tables
         self.group_names = tuple(tables)
         self.formula = formula or f"{response} ~ 1 + " + " + ".join(f"(1 | {g})" for g in tables)
-        inner = SimpleNamespace(formula=SimpleNamespace(response=SimpleNamespace(expression=response)))
-        factors = tuple(SimpleNamespace(name=g, coefficients=tuple(dict.fromkeys(t["coefficient"])))
-                        for g, t in tables.items())  # fmt: skip
-        design = SimpleNamespace(n_dropped=0, columns=("Intercept",), factors=factors)
-        members = {"__str__": lambda s: BOARD, "model": inner, "design": design, "pooling": {}}
+        n = int(sum(t.drop_duplicates("level")["n"].sum() for t in list(tables.values())[:1])) or 3
+        terms = tuple(GroupTerm((g,), "1") for g in tables)
+        columns = frozenset({response, *tables})
+        shape = SimpleNamespace(response=Response(response), population="1", offsets=(), groups=terms, columns=columns)
+        inner = SimpleNamespace(formula=shape)
+        factors = tuple(_factor(g, t) for g, t in tables.items())
+        y = np.linspace(-1.0, 3.0, n)
+        design = SimpleNamespace(n_dropped=0, columns=("Intercept",), factors=factors, y=y, X=np.ones((n, 1)), se=None,
+                                 weights=None)  # fmt: skip
+        priors = {"Intercept": normal(8, 26.2), **{f"sd_{g}[Intercept]": half_t(3, 10.5) for g in tables}}
+        members = {"__str__": lambda s: BOARD, "model": inner, "design": design, "pooling": {}, "priors": priors,
+                   "error_covariance": None}  # fmt: skip
         self.model = type("FakeBound", (), members)()
         self.diagnostics = FakeDiagnostics(ok, warnings)
         self.n_rows = int(sum(t["n"].sum() for t in tables.values()))
         self.posterior = xr.Dataset({"sigma": (("chain", "draw"), np.ones((4, 10)))})
+
+    @property
+    def inference(self):
+        raise FinettiError("a stand-in has no hyperparameter nodes: figures of them are left out")
 
     @property
     def priors(self):

@@ -38,7 +38,7 @@ def test_value_without_uncertainty_keeps_four_digits():
 
 def test_summary_has_the_asked_quantiles_and_dashes_for_missing_moments(schools):
     table = tables.summary_table(schools, (0.025, 0.975))
-    assert [c.title for c in table.columns] == ["", "mean", "sd", "2.5 %", "97.5 %", "ess", "mcse"]
+    assert [c.title for c in table.columns] == ["parameter", "mean", "sd", "2.5 %", "97.5 %", "ess", "mcse"]
     assert table.rows[1][1:3] == ("–", "–")
     assert table.rows[0][-2:] == ("41,234", "0.023")
 

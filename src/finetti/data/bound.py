@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from finetti.data.covariance import Covariance, check_block, kept_blocks, level_variances
 from finetti.data.design import Design, build
+from finetti.errors import ModelError
 from finetti.model.display import board
 from finetti.model.model import Model
 from finetti.model.prior_keys import has_sigma
@@ -31,6 +33,8 @@ class Bound:
     priors : one for each parameter, by label ("Intercept" or "beta[Intercept]", "beta[x]", "sd_g[x]", "cor_g", "sigma")
     sources : for each of these, "default" or the key under which the user gave it
     pooling : for each grouping factor "partial", "empirical", "complete" or "none"
+    error_covariance : blocks (rows, covariance) of known correlated errors, rows in the numbering of the design; None
+        where all errors are independent. Rows outside the blocks have the design's standard errors.
     """
 
     model: Model
@@ -39,6 +43,7 @@ class Bound:
     priors: Mapping[str, Prior]
     sources: Mapping[str, str]
     pooling: Mapping[str, str]
+    error_covariance: Covariance | None = None
 
     def __str__(self) -> str:
         return board(
@@ -49,10 +54,11 @@ class Bound:
             sources=self.sources,
             pooling=self.pooling,
             n=len(self.design.y),
+            blocks=[len(rows) for rows, _ in self.error_covariance or ()],
         )
 
 
-def bind(model: Model, data: Any, missing: str = "error") -> Bound:
+def bind(model: Model, data: Any, missing: str = "error", error_covariance: Covariance | None = None) -> Bound:
     """Return the model bound to a table.
 
     Parameters
@@ -60,6 +66,9 @@ def bind(model: Model, data: Any, missing: str = "error") -> Bound:
     model : Model
     data : any table that `finetti.data.frames.read` takes
     missing : "error" or "drop"
+    error_covariance : tuple of (rows, covariance), optional
+        Blocks of known correlated errors, rows in the numbering of the table, for a model with `y | se(s)`, whose
+        s² the diagonal repeats.
 
     Raises
     ------
@@ -75,7 +84,10 @@ def bind(model: Model, data: Any, missing: str = "error") -> Bound:
     (3.0, 'half_t(3, 2.646)')
     """
     design = build(model.formula, data, missing)
+    blocks = _checked_blocks(error_covariance, design)
     scales = scales_of(design)
+    if any(prior.from_errors for prior in model.priors.values()):
+        scales = replace(scales, level_variances=_level_variances(design, blocks or ()))
     priors, sources = resolve(
         model,
         columns=design.columns,
@@ -84,13 +96,37 @@ def bind(model: Model, data: Any, missing: str = "error") -> Bound:
         has_sigma=has_sigma(model.formula),
         scales=scales,
     )
-    return Bound(model, design, scales, priors, sources, {f.name: model.pooling_of(f.name) for f in design.factors})
+    pooling = {f.name: model.pooling_of(f.name) for f in design.factors}
+    return Bound(model, design, scales, priors, sources, pooling, blocks)
+
+
+def _checked_blocks(blocks: Covariance | None, design: Design) -> Covariance | None:
+    if not blocks:
+        return None
+    if design.se is None or design.se_sigma:
+        raise ModelError(
+            "A known covariance of the errors needs known standard errors that are the whole error: 'y | se(s) ~ ...'."
+        )
+    return kept_blocks(tuple(check_block(rows, cov) for rows, cov in blocks), design.rows) or None
+
+
+def _level_variances(design: Design, blocks: Covariance) -> dict[tuple[str, str], tuple[float, ...]]:
+    """For every group coefficient; empty where the errors are not known."""
+    if design.se is None or design.se_sigma:
+        return {}
+    return {
+        (f.name, c): tuple(level_variances(f.index, len(f.levels), f.Z[:, k], design.se, blocks).tolist())
+        for f in design.factors
+        for k, c in enumerate(f.coefficients)
+    }
 
 
 def scales_of(design: Design) -> Scales:
     """Return the location and spread of y - offset and of every column, in their own units.
 
-    The sd of y is never zero: where y does not vary (allowed with known standard errors only), it is their mean.
+    With known standard errors the sd of y is at least half their median: studies that happen to agree (or a single one)
+    say nothing about how small an effect or its variation is, and a default prior of their spread would contradict them.
+    Without any spread it is the median itself.
     A group-level column that is constant has no sd, and its size stands in, so that its default prior still moves
     with its unit.
 
@@ -101,9 +137,9 @@ def scales_of(design: Design) -> Scales:
     (1.0, 1.0)
     """
     y_mean, y_sd = _moments(design.y - design.offset)
-    # The design let a constant y pass only with known standard errors; rounding may leave a trace of a spread.
-    if y_sd <= 1e-13 * abs(y_mean) and design.se is not None:
-        y_sd = float(np.mean(design.se))
+    if design.se is not None:
+        typical = float(np.median(design.se))
+        y_sd = typical if y_sd <= 1e-13 * abs(y_mean) else max(y_sd, 0.5 * typical)
     x = {name: _moments(design.X[:, j]) for j, name in enumerate(design.columns)}
     z_sd = {}
     for factor in design.factors:

@@ -73,6 +73,7 @@ class Design:
     weights : (n,) or None; the error variance is sigma**2 / weight
     n_dropped : rows left out by missing="drop"; rows : (n,) positions of the kept rows in the original table
     warnings : what the data leave to the priors, in plain sentences
+    used : the columns that the formula uses, as they came (the kept rows), from which all this can be built again
     """
 
     y: np.ndarray
@@ -88,6 +89,7 @@ class Design:
     rows: np.ndarray
     warnings: tuple[str, ...]
     recipe: Recipe = field(repr=False)
+    used: Mapping[str, pd.Series] = field(repr=False, default_factory=dict)
 
     def replay(
         self, newdata: Any, *, groups: Mapping[str, str] | None = None, response_noise: bool = False
@@ -221,6 +223,7 @@ def build(formula: Formula, data: Any, missing: str = "error") -> Design:
         rows=rows,
         warnings=warned,
         recipe=recipe,
+        used=raw,
     )
 
 

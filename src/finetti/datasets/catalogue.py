@@ -111,8 +111,8 @@ _ALL = (
         },
         ids=("trial", "allocation"),
         formula="log_rr | se(se) ~ 1 + latitude + (1 | trial)",
-        source="Colditz, G. A. et al. (1994). Efficacy of BCG vaccine in the prevention of tuberculosis: meta-analysis of the "
-        "published literature. JAMA 271(9), 698-702.",
+        source="Colditz, G. A. et al. (1994). Efficacy of BCG vaccine in the prevention of tuberculosis: meta-analysis "
+        "of the published literature. JAMA 271(9), 698-702.",
     ),
     Dataset(
         name="radon",

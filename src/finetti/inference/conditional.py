@@ -161,8 +161,15 @@ class GaussianConditional:
         weights = self._precisions(at)
         residual = basis.y - c.fit - at.fixed @ self._given.T
         sums = _LevelSums(g)
-        b = sums.vector(weights * residual)
-        info = sums.matrix(weights)
+        if inner.noise is None:
+            b, info = sums.vector(weights * residual), sums.matrix(weights)
+        else:  # correlated errors are noise, not part of "everything else": V among the level's own rows
+            own = inner.noise.own_precision(g.index)
+            residual = residual + inner.noise.part(self._hidden(c))
+            b = sums.vector(np.asarray((own @ residual.T).T))
+            rows = [np.asarray((own @ g.Z[:, k])[None]) for k in range(g.Z.shape[1])]
+            info = np.stack([sums.vector(row) for row in rows], axis=3)
+            info = np.broadcast_to(info, (len(at), *info.shape[1:]))
         b = b + np.einsum("sjab,sjb->sja", info, u)
         free = free_columns(g.index, g.n_levels, g.Z)
         whole = np.asarray(free.all(axis=1))
@@ -182,6 +189,14 @@ class GaussianConditional:
             raw = np.where(whole[:, None], mean, np.nan)
             return GroupMoments(part, mean, cov, u_raw, population, raw, se, weight)
         return GroupMoments(part, mean, cov, u_raw, population, population[:, None] + dev, se, weight)
+
+    def _hidden(self, c: Conditioned) -> Floats:
+        """Coefficients (S, levels, q) of the known correlated errors."""
+        inner, system = self.inner, self.inner.system
+        assert inner.noise is not None
+        leading, where = system.layout.coefficient_slice(len(inner.groupings))
+        g = inner.noise.grouping
+        return (c.u if leading else c.x)[:, where].reshape(-1, g.n_levels, g.Z.shape[1])
 
     def _precisions(self, at: Points) -> Floats:
         """1 / R per node and row, in the data's order, (S or 1, n)."""
@@ -212,6 +227,9 @@ class GaussianConditional:
     def rows(self, theta: Floats) -> Iterator[RowMoments]:
         """Stream the linear predictor (offset included) of the data's own rows."""
         inner, system, design = self.inner, self.inner.system, self.inner.bound.design
+        if inner.noise is not None:  # as new rows of the same groups, since the fit of these holds their errors
+            yield from self.new_rows(theta, design.own_rows({}), {f.name: "known" for f in design.factors})
+            return
         base = design.y - inner.basis.y  # offset and least-squares fit
         points = inner.points(theta)
         for part in self._batches(system, len(points), system.y.size):
@@ -246,6 +264,8 @@ class GaussianConditional:
             )
             if kinds[name] == "new":
                 extra.append((f, Z))
+        if inner.noise is not None:
+            groupings.append(inner.noise.beside(groupings, m))
         varying = system.se2.size > 0
         joint = BlockSystem.build(
             groupings,
@@ -272,7 +292,7 @@ class GaussianConditional:
         return [
             np.ones((g.n_levels, g.Z.shape[1])) if free is None else np.where(free, 0.0, 1.0)
             for g, free in zip(self.inner.groupings, self.inner.free, strict=True)
-        ]
+        ] + ([np.ones((noise.grouping.n_levels, noise.q))] if (noise := self.inner.noise) is not None else [])
 
     def _new_noise(self, at: Points, new: NewDesign, m: int) -> Floats:
         design = self.inner.bound.design

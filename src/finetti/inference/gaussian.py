@@ -25,6 +25,7 @@ from finetti.inference.basis import (
     unidentified_columns,
 )
 from finetti.inference.hyperparameters import Hyperparameters, is_gaussian
+from finetti.inference.noise import CorrelatedErrors, correlated_errors
 from finetti.linalg.layout import Grouping
 from finetti.linalg.system import BlockSystem, Evaluated, Points
 
@@ -68,6 +69,7 @@ class GaussianInner:
     constant: float  # everything in log p that theta does not move
     n_free: int  # unpenalised group coefficients
     n_coefficients: int  # all group coefficients and integrated columns
+    noise: CorrelatedErrors | None  # known covariance of the errors: the solver's last factor, in no other list here
 
     @classmethod
     def build(cls, bound: Bound) -> GaussianInner:
@@ -111,14 +113,17 @@ class GaussianInner:
             transforms.append(T)
             penalties.append(penalty)
             masks.append(mask)
-        weights, se2 = design.weights, None
+        weights, se2, noise = design.weights, None, None
         if design.se is not None:
+            noise = correlated_errors(design.se, bound.error_covariance)
             if design.se_sigma:
                 se2 = design.se**2
             else:
-                weights = design.se**-2.0
+                weights = (design.se if noise is None else noise.se) ** -2.0
+        hidden = [noise.grouping] if noise is not None else []
+        penalties += [np.ones((g.n_levels, g.Z.shape[1])) for g in hidden]
         system = BlockSystem.build(
-            groupings, basis.X, basis.y,
+            [*groupings, *hidden], basis.X, basis.y,
             weights=weights,
             se2=se2,
             penalty=penalties, prior=basis.prior, n_fixed=len(basis.given),
@@ -141,6 +146,7 @@ class GaussianInner:
             constant,
             n_free,
             n_coef,
+            noise,
         )
 
     # --- the solver's view of theta -----------------------------------------------------------
@@ -170,6 +176,8 @@ class GaussianInner:
             else:
                 L = (T @ self.hyper.covariance_factor(f, theta)) / scale[:, None, None]
             parts.append(L.reshape(S, -1))
+        if self.noise is not None:  # of sd 1
+            parts.append(np.eye(self.noise.q).ravel() / scale[:, None])
         return np.ascontiguousarray(np.concatenate(parts, axis=1)) if parts else np.zeros((S, 0))
 
     def _log_marginal(self, points: Points, ev: Evaluated) -> Floats:

@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from finetti.inference.estimate import WeightedNodes
 from finetti.inference.modes import Modes, find_modes
-from finetti.inference.proposal import Mixture, laplace_mixture, refit
+from finetti.inference.proposal import Mixture, bent_mixture, laplace_mixture, refit
 from finetti.inference.sobol import SobolStreams
 from finetti.inference.surrogate import Surrogate, fit_surrogate, n_terms
+from finetti.inference.warp import scanned_warp
 from finetti.inference.weights import effective_fraction, k_threshold, log_sum_exp, normalise, smooth
 
 __all__ = ["HyperPosterior", "Progress", "Settings", "Target", "explore", "single_node"]
@@ -31,6 +32,8 @@ Progress = Callable[[str, int, int | None], None]
 
 # A polynomial that misses log w by more than this is no help where nodes are cheap.
 USEFUL_SURROGATE = 0.5
+# nodes in a round of the pilot
+PILOT = 256
 # Effective fractions below which a proposal is made anew, from nodes that are cheap or from dear ones.
 POOR, WORTH_A_PILOT = 0.3, 0.8
 # sqrt(15 / 8.547): upper 90 % bound of a standard deviation estimated from 16 replicates
@@ -168,9 +171,10 @@ class _Nodes:
 
 
 def explore(
-    target: Target, seed: int, settings: Settings | None = None, progress: Progress | None = None
-) -> HyperPosterior:
-    """Explore p(theta | y); see the module's docstring.
+    target: Target, seed: int, settings: Settings | None = None, progress: Progress | None = None,
+    first: tuple[Modes, Mixture] | None = None,
+) -> HyperPosterior:  # fmt: skip
+    """Explore p(theta | y); see the module's docstring. `first`: modes and a proposal that are known already.
 
     Raises
     ------
@@ -185,11 +189,20 @@ def explore(
     entropy = np.random.SeedSequence(seed)
     pilot_seed, dense_seed, replicate_seed = entropy.spawn(3)
     report("finding the mode", 0, None)
-    modes = find_modes(target.gradient, target.starts(), target.curvature(), dear=few)
-    proposal = laplace_mixture(modes.theta, modes.covariance, modes.height, 20.0 if dear else 5.0)
+    if first is None:
+        modes = find_modes(target.gradient, target.starts(), target.curvature(), dear=few)
+        proposal = laplace_mixture(modes.theta, modes.covariance, modes.height, 20.0 if dear else 5.0)
+    else:
+        modes, proposal = first
+    scan = None
+    if dear and first is None and modes.theta.shape[0] == 1:
+        warp, scan = scanned_warp(
+            lambda t: target.log_density(t)[0], modes.theta[0], modes.height[0], modes.covariance[0]
+        )
+        proposal = bent_mixture(warp, modes.covariance[0], 20.0)
     if not dear:
         report("adapting the proposal", 0, None)
-        proposal = _pilot(target, proposal, pilot_seed)
+        proposal = _pilot(target, proposal, pilot_seed, PILOT // 2 if few else PILOT)
 
     wanted = settings.min_nodes
     if few:
@@ -203,7 +216,7 @@ def explore(
     nodes = _draw(target, proposal, streams, per_replicate, report)
     restarts = 0
     while True:
-        result = _assess(target.names, nodes, proposal, modes, settings, few, dense_seed)
+        result = _assess(target.names, nodes, proposal, modes, settings, few, dense_seed, scan)
         if result.reliable or nodes.log_p.size * 2 > limit:
             return result
         fraction = effective_fraction(nodes.log_ratio)
@@ -228,9 +241,8 @@ def _power_of_two(n: float) -> int:
     return int(2 ** np.ceil(np.log2(max(n, 1))))
 
 
-def _pilot(target: Target, proposal: Mixture, seed: np.random.SeedSequence) -> Mixture:
-    """Choose the degrees of freedom and match moments, recycling all pilot nodes."""
-    n = 256
+def _pilot(target: Target, proposal: Mixture, seed: np.random.SeedSequence, n: int) -> Mixture:
+    """Choose the degrees of freedom and match moments, recycling all pilot nodes; n in each round."""
     stream = SobolStreams(proposal.d + 2, 1, seed)
     thetas, log_ps, used = [], [], []
     for attempt in range(4):
@@ -304,6 +316,7 @@ def _assess(
     settings: Settings,
     few: bool,
     dense_seed: np.random.SeedSequence,
+    scan: tuple[Floats, Floats] | None,
 ) -> HyperPosterior:
     """Weights, moments of the coordinates and their errors from the replicates."""
     R = settings.replicates
@@ -315,7 +328,7 @@ def _assess(
     )
     z = np.exp(log_z - log_sum_exp(log_z) + np.log(R))
     log_evidence = float(log_sum_exp(log_z) - np.log(R))
-    surrogate = fit_surrogate(proposal, theta, nodes.log_ratio, nodes.replicate, dense_seed)
+    surrogate = fit_surrogate(proposal, theta, nodes.log_ratio, nodes.replicate, dense_seed, scan)
     if surrogate is not None and surrogate.residual_sd > USEFUL_SURROGATE and not few:
         surrogate = None
     log_evidence_mcse = float(z.std(ddof=1) / np.sqrt(R))

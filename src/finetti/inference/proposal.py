@@ -14,7 +14,7 @@ from scipy.special import chdtri, gammaln, ndtr, ndtri
 from finetti.inference.warp import Warp, fit_warp, identity_warp
 from finetti.inference.weights import log_sum_exp
 
-__all__ = ["Mixture", "laplace_mixture", "refit"]
+__all__ = ["Mixture", "bent_mixture", "laplace_mixture", "refit"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,6 +52,11 @@ class Mixture:
     @property
     def d(self) -> int:
         return int(self.means.shape[1])
+
+    @property
+    def n_modes(self) -> int:
+        """Components without their wide companions."""
+        return max(self.weights.size // 2, 1)
 
     def sample(self, u: Floats) -> Floats:
         """Map points of (0, 1)^(d + 2) to the mixture: d normals, one chi-square, one component."""
@@ -118,6 +123,13 @@ def laplace_mixture(modes: Floats, covariances: Floats, heights: Floats, df: flo
     log_mass = heights + np.sum(np.log(np.diagonal(scales, axis1=1, axis2=2)), axis=1)
     weights = np.exp(log_mass - log_sum_exp(log_mass))
     return _with_safety(modes, scales, np.maximum(weights, 0.05), df, identity_warp(modes.shape[1]))
+
+
+def bent_mixture(warp: Warp, covariance: Floats, df: float) -> Mixture:
+    """One t around the centre of a warp, with the correlations of theta there."""
+    d = warp.centre.size
+    scale = _cholesky(covariance / np.outer(warp.scale, warp.scale))
+    return _with_safety(np.zeros((1, d)), scale[None], np.ones(1), df, warp)
 
 
 def refit(old: Mixture, theta: Floats, weights: Floats) -> Mixture:

@@ -105,4 +105,4 @@ class SobolStreams:
             points = np.concatenate(
                 [points, self._rng.uniform(2.0**-33, 1.0, (*points.shape[:2], self._plain))], axis=2
             )
-        return points.reshape(-1, points.shape[2])
+        return np.asarray(points.reshape(-1, points.shape[2]), dtype=np.float64)

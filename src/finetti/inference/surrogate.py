@@ -1,10 +1,10 @@
 """A smooth surrogate of the importance weights: moments, quantiles and draws from few nodes.
 
 In the warped coordinates phi the posterior is nearly Gaussian: a low-order polynomial fits its log
-density, and with it the weights w = p / q. Expectations under the fitted s = exp(polynomial) / q
-come for nothing from a dense set of proposal points; the nodes only have to estimate what it misses:
+density. Expectations under the fitted s = exp(polynomial) come for nothing from a dense set of points
+of their own density q'; the nodes only have to estimate what it misses:
 
-    E_q[f w] = E_q[f s] + mean over nodes of f (w - s),
+    E_p[f] = E_q'[f s / q'] + mean over nodes of f (p - s) / q,
 
 a control variate, exact in expectation however poor the polynomial. The one that serves a
 replicate is fitted without it, so that its correction is unbiased, and the spread over
@@ -38,8 +38,12 @@ DENSE_PER_NODE, DENSE_FEWEST, DENSE_MOST = 8, 2**9, 2**12
 MOST_TERMS = 400
 # the polynomial is fitted where the log density is within this (plus d) of its top
 DEPTH = 4.0
+# the same for points of a scan, and their weight in the fit
+SCAN_DEPTH, SCAN_WEIGHT = 10.0, 0.3
 # share of the mean weight that nodes with little posterior mass keep in the fit
 FLOOR = 0.05
+# sd 1.36: in every coordinate the weights of a standard normal stay below 1.2
+LOGISTIC_SCALE = 0.75
 # half-width in probability over which the density at a quantile is taken
 DENSITY_BAND = 0.02
 
@@ -48,9 +52,9 @@ DENSITY_BAND = 0.02
 class Surrogate:
     """Dense weighted points, and what the nodes add to them.
 
-    theta (M, d) : dense proposal points, an independent scrambling for each replicate, one after another
-    dense (M,) : weights from the polynomial fitted without the replicate, relative to the mean weight
-    residual (S,) : w - s at the nodes; replicate (S,)
+    theta (M, d) : dense points, an independent scrambling for each replicate, one after another
+    dense (M,) : s / q', from the polynomial fitted without the replicate, relative to the mean weight of the nodes
+    residual (S,) : (p - s) / q at the nodes; replicate (S,)
     residual_sd : of log w around the polynomial, at nodes left out of its fit
     degree : of the polynomial
     """
@@ -174,10 +178,27 @@ class _Chart:
         return z * shrink[:, None], -0.5 * np.maximum(square - self.radius**2, 0.0)
 
 
+def _logistic(u: Floats) -> tuple[Floats, Floats]:
+    """Independent logistic variables of points in the cube, (M, d), and their log density.
+
+    Slightly wider than a standard normal; coordinates that stay apart keep what Sobol points are good for.
+    """
+    log_u, log_1mu = np.log(u), np.log1p(-u)
+    return LOGISTIC_SCALE * (log_u - log_1mu), np.sum(log_u + log_1mu, axis=1) - u.shape[1] * np.log(LOGISTIC_SCALE)
+
+
 def fit_surrogate(
-    proposal: Mixture, theta: Floats, log_ratio: Floats, replicate: Ints, seed: np.random.SeedSequence
+    proposal: Mixture,
+    theta: Floats,
+    log_ratio: Floats,
+    replicate: Ints,
+    seed: np.random.SeedSequence,
+    scan: tuple[Floats, Floats] | None = None,
 ) -> Surrogate | None:
-    """Fit, choosing the degree by the error at left-out replicates; None if there are too few nodes."""
+    """Fit, choosing the degree by the error at left-out replicates; None if there are too few nodes.
+
+    `scan`: points (P, d) and log densities (P,) that belong to no replicate and help the polynomial along the axes.
+    """
     d = theta.shape[1]
     alive = np.isfinite(log_ratio)
     if alive.sum() < 1.5 * n_terms(d, 2):
@@ -185,7 +206,8 @@ def fit_surrogate(
     R = int(replicate.max()) + 1
     top = log_ratio[alive].max()
     log_w = np.where(alive, log_ratio - top, -np.inf)
-    log_w = log_w - np.log(np.mean(np.exp(log_w)))
+    scale = top + np.log(np.mean(np.exp(log_w)))
+    log_w = log_ratio - scale
     w = np.exp(log_w)
     share = normalise(log_w)
     phi = proposal.warp.inverse(theta)
@@ -203,12 +225,25 @@ def fit_surrogate(
     if core.sum() < 1.5 * n_terms(d, 2):
         return None
     radius = float(np.sqrt(np.max(np.sum(z[core] ** 2, axis=1))))
+    fixed_z, fixed_p = np.zeros((0, d)), np.zeros(0)
+    if scan is not None:
+        fixed_phi = proposal.warp.inverse(scan[0])
+        fixed_z = chart.z(fixed_phi)
+        fixed_p = scan[1] + proposal.warp.log_slope(fixed_phi) - scale
+        near = fixed_p > log_p[alive].max() - SCAN_DEPTH
+        fixed_z, fixed_p = fixed_z[near], fixed_p[near]
+        radius = float(np.sqrt(np.max(np.sum(fixed_z**2, axis=1), initial=radius**2)))
     chart = _Chart(proposal, centre, L, radius)
     z, lost = chart.inside(z)
     M = int(np.clip(DENSE_PER_NODE * (theta.shape[0] // R), DENSE_FEWEST, DENSE_MOST))
-    phi_dense = proposal.sample_phi(SobolStreams(d + 2, R, seed).next(M))
-    log_q_dense = proposal.log_density_phi(phi_dense)
-    z_dense, lost_dense = chart.inside(chart.z(phi_dense))
+    if proposal.n_modes == 1:
+        free, log_q_dense = _logistic(SobolStreams(d, R, seed).next(M))
+        phi_dense = centre + free @ L.T
+        log_q_dense -= np.sum(np.log(np.diag(L)))
+    else:  # one bell would not cover several modes
+        phi_dense = proposal.sample_phi(SobolStreams(d + 2, R, seed).next(M))
+        log_q_dense, free = proposal.log_density_phi(phi_dense), chart.z(phi_dense)
+    z_dense, lost_dense = chart.inside(free)
 
     best: tuple[float, int, Floats, Floats] | None = None
     fit_weight = np.where(core, w + FLOOR, 0.0)
@@ -222,6 +257,10 @@ def fit_surrogate(
         each = F[by].reshape(R, -1, K)
         weighted = np.swapaxes(each * fit_weight[by].reshape(R, -1, 1), 1, 2)
         G, h = weighted @ each, (weighted @ target[by].reshape(R, -1, 1))[:, :, 0]
+        if fixed_p.size:
+            along = _features(fixed_z, degree)
+            G_fixed, h_fixed = SCAN_WEIGHT * along.T @ along, SCAN_WEIGHT * along.T @ fixed_p
+            G, h = G + G_fixed / (R - 1), h + h_fixed / (R - 1)  # each replicate is left out once, these never
         everything = G.sum(axis=0)
         ridge = 1e-9 * np.diag(np.diag(everything))
         coefs = np.linalg.solve(everything - G + ridge, (h.sum(axis=0) - h)[:, :, None])[:, :, 0]
@@ -231,18 +270,18 @@ def fit_surrogate(
             best = (error, degree, coefs, left_out)
     assert best is not None
     residual_sd, degree, coefs, left_out = best
-    # a polynomial may not invent a higher mode, nor a point that outweighs every node
-    ceiling, heaviest = float(log_p[alive].max()) + 1.0, float(log_w[alive].max())
+    ceiling = float(log_p[alive].max()) + 1.0
 
-    def weight(log_density: Floats, lost: Floats, log_q: Floats) -> Floats:
-        return np.exp(np.minimum(np.minimum(log_density, ceiling) + lost - log_q, heaviest))
+    def density(polynomial: Floats, z: Floats, lost: Floats) -> Floats:
+        """Log of s. A polynomial may not invent a higher mode, nor tails of more than twice the variance."""
+        return np.minimum(polynomial, ceiling - 0.25 * np.sum(z * z, axis=1)) + lost
 
     F_dense = _features(z_dense, degree).reshape(R, M, -1)
     log_s = (F_dense @ coefs[:, :, None]).ravel()
     return Surrogate(
         proposal.warp.forward(phi_dense),
-        weight(log_s, lost_dense, log_q_dense),
-        w - weight(left_out, lost, log_q),
+        np.exp(density(log_s, z_dense, lost_dense) - log_q_dense),
+        w - np.exp(density(left_out, z, lost) - log_q),
         replicate,
         residual_sd,
         degree,

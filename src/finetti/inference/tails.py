@@ -8,6 +8,8 @@ with sigma; if it falls, the model fits the data exactly and the posterior piles
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +24,8 @@ Floats = npt.NDArray[np.float64]
 FAR, FARTHER = 11.0, 15.0
 # below this many levels a tail can be heavy enough to matter (its index grows with the levels)
 FEW_LEVELS = 15
+# scales with improper priors up to which every subset is looked at
+MOST_TOGETHER = 6
 
 
 def check_exact_fit(target: GaussianTarget) -> None:
@@ -78,8 +82,10 @@ def tail_indices(target: GaussianTarget) -> tuple[dict[str, float], Floats]:
             improper.append(at)
         if not c.prior.proper or (np.isfinite(c.prior.tail_index()) and n <= FEW_LEVELS):
             axes.append((c.label, [at]))
-    if len(improper) > 1:  # they may be improper only together
-        axes.append((" and ".join(hyper.names[at] for at in improper), improper))
+    # they may be improper only together: each two, ..., all of them (of very many, each two and all)
+    sizes = range(2, len(improper) + 1) if len(improper) <= MOST_TOGETHER else (2, len(improper))
+    for together in (list(some) for size in sizes for some in combinations(improper, size)):
+        axes.append((" and ".join(hyper.names[at] for at in together), together))
     if not axes:
         return out, coefficients
     theta = np.repeat(target.start(0.5, 0.8)[None], 2 * len(axes), axis=0)
@@ -97,7 +103,8 @@ def tail_indices(target: GaussianTarget) -> tuple[dict[str, float], Floats]:
             priors = ", ".join(str(hyper.coordinates[at].prior) for at in move)  # type: ignore[union-attr]
             raise PriorError(
                 f"the posterior of {label} is improper: with the prior {priors} its density does not fall off "
-                f"(tail index {index:.2f}). There are too few groups for an improper prior; give "
+                f"(tail index {index:.2f}). There are too few groups for an improper prior: beside flat coefficients, "
+                "uniform() and flat() need at least two groups more than coefficients, jeffreys() one more. Give "
                 f"{hyper.names[move[0]]} a proper one, such as half_cauchy(scale) or half_t(3, scale)"
             )
         if len(move) == 1:

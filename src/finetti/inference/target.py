@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetti.inference.gaussian import GaussianInner
+from finetti.model.priors import StudentT
 
 __all__ = ["GaussianTarget"]
 
@@ -70,9 +71,22 @@ class GaussianTarget:
     def starts(self) -> Floats:
         """From one-way moments, then small and large group variation; the first only where evaluations are dear."""
         first = self.start(self.moments())
-        if self.cost > COSTLY:
-            return first[None]
-        return np.array([first, self.start(0.05, 1.0), self.start(1.0, 0.3)])
+        starts = [first] if self.cost > COSTLY else [first, self.start(0.05, 1.0), self.start(1.0, 0.3)]
+        return np.array(starts + self.conflicts(first))
+
+    def conflicts(self, first: Floats) -> list[Floats]:
+        """Starts where an explored coefficient is at the centre of its prior, far from where the data have it.
+
+        A heavy-tailed prior in conflict with the data has a mode of its own there, which no other start would find.
+        """
+        everywhere, out = first.copy(), []
+        for (_, at, _), value in zip(self.inner.hyper.given, self.inner.basis.given_shift, strict=True):
+            c = self.inner.hyper.coordinates[at] if at >= 0 else None
+            if c is not None and isinstance(c.prior, StudentT) and abs(value - c.prior.mean) > 2.0 * c.prior.scale:
+                theta = first.copy()
+                everywhere[at] = theta[at] = c.theta(c.prior.mean)
+                out.append(theta)
+        return [*out, everywhere] if len(out) > 1 else out
 
     def moments(self) -> dict[str, float]:
         """One-way analysis of variance of each factor: its intercept's sd as a share of the spread.

@@ -109,12 +109,17 @@ def eliminate(pat, lam, pen, p, panel, root):  # type: ignore[no-untyped-def]
     M = np.zeros((q_max, q_max))
     T = np.zeros((q_max, q_max))
     t = np.zeros(q_max)
-    logdet = 0.0
+    inverse = np.zeros(q_max)
+    # the logarithm of a product, taken before it can overflow: one per level would be a third of all the work
+    logdet, product = 0.0, 1.0
     for d in range(depth):
         q = pat.q[d]
         lo = pat.lam_off[d]
         n_anc = pat.q_above[d]
         for b in range(pat.first[d], pat.first[d + 1]):
+            if product > 1e100 or product < 1e-100:
+                logdet += np.log(product)
+                product = 1.0
             base = pat.panel_ptr[b]
             n_list = pat.dense_ptr[b + 1] - pat.dense_ptr[b]
             m = n_anc + n_list + p + 1
@@ -125,7 +130,7 @@ def eliminate(pat, lam, pen, p, panel, root):  # type: ignore[no-untyped-def]
                 pivot = panel[base] * scale * scale + pen[coef]
                 if not pivot > 0.0:
                     return np.nan
-                logdet += np.log(pivot)
+                product *= pivot
                 pivot = np.sqrt(pivot)
                 panel[base] = pivot
                 scale /= pivot
@@ -154,10 +159,11 @@ def eliminate(pat, lam, pen, p, panel, root):  # type: ignore[no-untyped-def]
                         if a == c:
                             if not s > 0.0:
                                 return np.nan
-                            logdet += np.log(s)
+                            product *= s
                             M[a, a] = np.sqrt(s)
+                            inverse[a] = 1.0 / M[a, a]
                         else:
-                            M[a, c] = s / M[c, c]
+                            M[a, c] = s * inverse[c]
                 for c in range(q, width):
                     for a in range(q):
                         s = 0.0
@@ -165,7 +171,7 @@ def eliminate(pat, lam, pen, p, panel, root):  # type: ignore[no-untyped-def]
                             s += lam[lo + k * q + a] * panel[base + k * width + c]
                         for k in range(a):
                             s -= M[a, k] * t[k]
-                        t[a] = s / M[a, a]
+                        t[a] = s * inverse[a]
                     for a in range(q):
                         panel[base + a * width + c] = t[a]
                 for a in range(q):
@@ -210,7 +216,7 @@ def eliminate(pat, lam, pen, p, panel, root):  # type: ignore[no-untyped-def]
                     x = panel[tail + a]
                     for c in range(a, p + 1):
                         root[nd + a, nd + c] -= x * panel[tail + c]
-    return logdet
+    return logdet + np.log(product)
 
 
 @inner()

@@ -50,6 +50,7 @@ def board(
     sources: Mapping[str, str] | None = None,
     pooling: str | Mapping[str, str] = "partial",
     n: int | None = None,
+    blocks: Sequence[int] = (),
 ) -> str:
     """Write the model in mathematical form.
 
@@ -69,6 +70,8 @@ def board(
         One kind for all grouping factors, or one for each by name ("partial" where absent).
     n : int, optional
         Number of rows.
+    blocks : sequence of int
+        Numbers of rows whose errors have a known covariance V, one for each block of V.
 
     Returns
     -------
@@ -94,7 +97,7 @@ def board(
     kinds = {f.name: pooling if isinstance(pooling, str) else pooling.get(f.name, "partial") for f in factors}
     letters = dict(zip(kinds, _indices(), strict=False))
 
-    lines = [str(formula), "", "Likelihood", *_likelihood(formula, n)]
+    lines = [str(formula), "", "Likelihood", *_likelihood(formula, n), *_covariance(blocks)]
     lines += _predictor(formula, columns, [f for f in factors if kinds[f.name] != "complete"], letters)
     if factors:
         lines += ["", "Parent distributions"]
@@ -145,6 +148,15 @@ def _likelihood(formula: Formula, n: int | None) -> list[str]:
         variance = "σ²"
     rows = "i over the rows" if n is None else f"i = 1, …, {n:,}"
     return [f"  {at_row(response.expression)} ~ Normal(μ[i], {variance})   {rows}"]
+
+
+def _covariance(blocks: Sequence[int]) -> list[str]:
+    if not blocks:
+        return []
+    small, large = min(blocks), max(blocks)
+    rows = f"{small}" if small == large else f"{small} to {large}"
+    count = "one block" if len(blocks) == 1 else f"{len(blocks):,} blocks"
+    return [f"    errors correlated: known covariance V with these variances on its diagonal, {count} of {rows} rows"]
 
 
 def _few(items: Sequence[str], what: str) -> list[str]:

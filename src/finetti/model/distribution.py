@@ -29,7 +29,9 @@ class Prior(ABC):
     support : tuple of float
         The open interval on which the density lives.
     proper : bool
-        Whether the density integrates to 1. An improper one has log density 0 inside its support.
+        Whether the density integrates to 1. An improper one is known up to a constant (`flat`, `uniform`: 0 in logs).
+    from_errors : bool
+        Whether it waits for data, to be made from their known standard errors.
     """
 
     name: ClassVar[str]
@@ -42,6 +44,14 @@ class Prior(ABC):
     @property
     def proper(self) -> bool:
         return True
+
+    @property
+    def from_errors(self) -> bool:
+        return False
+
+    def with_errors(self, variances: tuple[float, ...]) -> Prior:
+        """The prior made for these error variances; the prior itself where it does not depend on them."""
+        return self
 
     @abstractmethod
     def tail_index(self) -> float:

@@ -252,7 +252,8 @@ def _legend(text: str, formula: Formula, columns: tuple[str, ...]) -> str:
     """Explain the symbols of the defaults, which become numbers when data are bound."""
     symbols = []
     if re.search(r"\bs[/)]", text):
-        symbols.append(f"s = sd({_response(formula)})")
+        at_least = "" if formula.response.se is None else f" (at least the median of {formula.response.se})"
+        symbols.append(f"s = sd({_response(formula)}){at_least}")
     if "rms(" in text:
         symbols.append("rms the root mean square")
     lines = [f"{', '.join(symbols)}: numbers once data are bound."] if symbols else []

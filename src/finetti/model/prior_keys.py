@@ -164,6 +164,8 @@ def _sd_misfit(prior: Prior, *, positive: bool) -> str | None:
         return f"Use fi.half_t({prior.df:.4g}, {prior.scale:.4g})."
     if isinstance(prior, Lkj):
         return "Use fi.half_t(3, scale), fi.half_normal(scale) or another prior on [0, inf)."
+    if positive and prior.from_errors:
+        return "It is made from known standard errors, and then there is no sigma. Use fi.half_t(3, scale)."
     if isinstance(prior, Fixed):
         if prior.value < 0.0 or (positive and prior.value == 0.0):
             return f"Hold it at a value {'above 0' if positive else 'of 0 or more'}."

@@ -7,6 +7,7 @@ unit of the column; only `inverse_gamma` speaks of the variance.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
 import numpy as np
@@ -28,9 +29,11 @@ from finetti.model.densities import (
     Uniform,
 )
 from finetti.model.distribution import Array, Prior
+from finetti.model.tau import DuMouchel, Jeffreys, UniformShrinkage
 
 __all__ = [
     "Beta",
+    "DuMouchel",
     "Exponential",
     "Fixed",
     "Flat",
@@ -39,12 +42,15 @@ __all__ = [
     "HalfNormal",
     "HalfT",
     "InverseGamma",
+    "Jeffreys",
     "Lkj",
     "Normal",
     "Prior",
     "StudentT",
     "Uniform",
+    "UniformShrinkage",
     "beta",
+    "dumouchel",
     "exponential",
     "fixed",
     "flat",
@@ -53,12 +59,14 @@ __all__ = [
     "half_normal",
     "half_t",
     "inverse_gamma",
+    "jeffreys",
     "lkj",
     "normal",
     "sd_dlogpdf",
     "sd_logpdf",
     "student_t",
     "uniform",
+    "uniform_shrinkage",
 ]
 
 
@@ -282,6 +290,70 @@ def flat() -> Flat:
     False
     """
     return Flat()
+
+
+def jeffreys(variances: Sequence[float] | None = None) -> Jeffreys:
+    """Jeffreys prior of a heterogeneity sd tau, from the known standard errors; improper, falling as 1 / tau.
+
+    The density is proportional to sqrt(sum_i (tau / (v_i + tau^2))^2) (Rover 2020, J. Stat. Softw. 93(6), 2.3). The
+    posterior is proper if there is at least one more study than there are coefficients with a flat prior.
+
+    Parameters
+    ----------
+    variances : sequence of float, optional
+        Error variances v_i of the levels, in units of the response squared. By default those of the data that the
+        model is bound to: the squared standard errors where every row is a level of its own (the eigenvalues of a
+        known covariance), otherwise the variances of the levels' means.
+
+    Examples
+    --------
+    >>> jeffreys(), jeffreys().proper
+    (jeffreys(), False)
+    >>> float(jeffreys([1.0]).logpdf(1.0)) == float(np.log(0.5))
+    True
+    """
+    return Jeffreys(variances)  # type: ignore[arg-type]  # made a tuple of floats there, or refused
+
+
+def dumouchel(s0: float | None = None) -> DuMouchel:
+    """DuMouchel prior of a heterogeneity sd tau, from the known standard errors: p(tau) = s0 / (s0 + tau)^2.
+
+    Proper, with median s0 and so heavy a tail that it has no mean (DuMouchel and Normand 2000).
+
+    Parameters
+    ----------
+    s0 : float, optional
+        The median, in units of the sd; > 0. By default s0^2 = k / sum(1 / se^2) of the data that the model is bound
+        to, the harmonic mean of the error variances.
+
+    Examples
+    --------
+    >>> dumouchel(), dumouchel(2)
+    (dumouchel(), dumouchel(2))
+    >>> round(float(np.exp(dumouchel(2).logpdf(2.0))), 4)
+    0.125
+    """
+    return DuMouchel(s0)
+
+
+def uniform_shrinkage(s0: float | None = None) -> UniformShrinkage:
+    """Uniform prior of the shrinkage s0^2 / (s0^2 + tau^2) of a typical study (Daniels 1999).
+
+    Proper, with median s0; the density of tau is 2 tau s0^2 / (s0^2 + tau^2)^2, which is zero at 0 and has a mean
+    but no variance.
+
+    Parameters
+    ----------
+    s0 : float, optional
+        The median, in units of the sd; > 0. By default s0^2 = k / sum(1 / se^2) of the data that the model is bound
+        to, the harmonic mean of the error variances.
+
+    Examples
+    --------
+    >>> uniform_shrinkage(3).tail_index()
+    2.0
+    """
+    return UniformShrinkage(s0)
 
 
 def sd_logpdf(prior: Prior, sd: ArrayLike) -> Array:

@@ -1,7 +1,8 @@
 """From the user's prior keys and the scales of the data to exactly one prior for every parameter.
 
 The narrowest key wins: a label (`sd_Subject[Days]`), then a variable (`sd_Subject`), then a class (`sd`).
-What no key reaches gets a weakly informative default that moves with the units, with s the sd of y - offset:
+What no key reaches gets a weakly informative default that moves with the units, with s the sd of y - offset (with
+known standard errors at least their median: studies that happen to agree say nothing about how small an effect is):
 
     Intercept (the predictor at the covariates' means)   normal(mean(y), 2.5 s)
     slopes                                               normal(0, 2.5 s / sd(x))
@@ -159,6 +160,8 @@ def resolve(
     for parameter in known:
         key = pick(parameter, model.priors)
         prior = default(parameter) if key is None else _as_joint(model.priors[key], parameter, key)
+        if key is not None and prior.from_errors:
+            prior = _from_errors(prior, parameter, key, scales)
         # A prior on the coefficient itself goes by its own name, since it is another statement than 'Intercept'.
         label = key if key == "beta[Intercept]" else parameter.label
         priors[label] = prior
@@ -253,6 +256,18 @@ def _as_joint(prior: Prior, parameter: Parameter, key: str) -> Prior:
             "only at 0. Use fi.fixed(0), fi.lkj(eta), or || in the formula."
         )
     return prior
+
+
+def _from_errors(prior: Prior, parameter: Parameter, key: str, scales: Scales) -> Prior:
+    """Give a prior that is made from the known standard errors its numbers."""
+    variances = scales.level_variances.get((parameter.group, parameter.column))
+    if variances is None:
+        raise PriorError(
+            f"priors: {key!r} was given {prior}, which is made from known standard errors, but this model estimates "
+            "its error. Write the response as y | se(s), or use a prior with a scale of its own, such as "
+            "fi.half_t(3, scale)."
+        )
+    return prior.with_errors(variances)
 
 
 def _check_keys(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Scales"]
 
@@ -15,7 +15,8 @@ class Scales:
     Parameters
     ----------
     y_mean, y_sd : float
-        Mean and standard deviation of y - offset on the link scale, in units of y; `y_sd` > 0.
+        Mean and standard deviation of y - offset on the link scale, in units of y; `y_sd` > 0. With known standard
+        errors `y_sd` is at least their median.
     x_mean, x_sd : mapping of str to float
         Mean and standard deviation of every population column, in units of the column.
     noise_sd : float, optional
@@ -23,6 +24,9 @@ class Scales:
         the size of `y_sd` times the square root of a typical weight.
     z_sd : mapping of (factor, coefficient) to float
         Standard deviation of every group-level column, in units of the column.
+    level_variances : mapping of (factor, coefficient) to tuple of float, optional
+        Error variances of the levels, filled only for priors that are made from them; empty where the errors are not
+        known.
 
     Examples
     --------
@@ -36,3 +40,4 @@ class Scales:
     x_sd: Mapping[str, float]
     z_sd: Mapping[tuple[str, str], float]
     noise_sd: float | None = None
+    level_variances: Mapping[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetti.errors import FinettiError, ModelError
 from finetti.inference.hyper import Progress
@@ -14,7 +14,10 @@ from finetti.model.priors import Prior
 from finetti.posterior.draws import CHAINS
 from finetti.posterior.fit import Fit
 
-__all__ = ["fit"]
+if TYPE_CHECKING:
+    from finetti.data.bound import Bound
+
+__all__ = ["fit", "fit_bound"]
 
 
 def fit(
@@ -54,8 +57,10 @@ def fit(
     pooling : {"partial", "empirical", "complete", "none"} or mapping of term to one of them
         "partial" integrates over the hyperparameters; "empirical" maximises the marginal likelihood over them;
         "complete" leaves the group effects out; "none" frees them.
-    method : {"auto", "exact"}
-        How to infer.
+    method : {"auto", "exact", "nuts"}
+        "exact" integrates the coefficients out and explores the hyperparameters by importance sampling; "nuts"
+        samples everything by the No-U-Turn sampler, an independent check; "auto" is "exact", with NUTS where that
+        fails its own checks.
     missing : {"error", "drop"}
         What to do with rows that have missing values in the columns used.
     draws : int
@@ -81,12 +86,7 @@ def fit(
     >>> fit.summary().loc["beta[Days]", ["mean", "sd"]].round(1).tolist()
     [10.5, 1.7]
     """
-    if isinstance(draws, bool) or not isinstance(draws, Integral) or draws < CHAINS:
-        raise FinettiError(f"draws={draws!r} must be a whole number of at least {CHAINS}, such as 4000")
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-        raise FinettiError(f"seed={seed!r} must be a whole number of at least 0")
-    if progress is not None and not callable(progress):
-        raise FinettiError(f"progress={progress!r} is not callable; give a function of (stage, done, total), or None")
+    _check_run(draws, seed, progress)
     if isinstance(formula, Model):
         given = {
             "family": family != "gaussian",
@@ -107,6 +107,20 @@ def fit(
         model = Model(
             formula, family=family, link=link, priors=priors, structure=structure, parent=parent, pooling=pooling
         )
-    bound = model.bind(data, missing=missing)
+    return fit_bound(model.bind(data, missing=missing), method=method, draws=draws, seed=seed, progress=progress)
+
+
+def fit_bound(bound: Bound, *, method: str, draws: int, seed: int, progress: Progress | None) -> Fit:
+    """Fit a model that has met its data already; the arguments are those of `fit`."""
+    _check_run(draws, seed, progress)
     inference = infer(bound, method=method, seed=int(seed), progress=progress)
     return Fit(inference, -(-int(draws) // CHAINS) * CHAINS, int(seed))
+
+
+def _check_run(draws: Any, seed: Any, progress: Any) -> None:
+    if isinstance(draws, bool) or not isinstance(draws, Integral) or draws < CHAINS:
+        raise FinettiError(f"draws={draws!r} must be a whole number of at least {CHAINS}, such as 4000")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise FinettiError(f"seed={seed!r} must be a whole number of at least 0")
+    if progress is not None and not callable(progress):
+        raise FinettiError(f"progress={progress!r} is not callable; give a function of (stage, done, total), or None")

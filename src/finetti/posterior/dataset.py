@@ -70,6 +70,8 @@ def posterior_dataset(draws: Draws) -> xr.Dataset:
         "inference_library_version": version("finetti"),
         "formula": str(inference.bound.model.formula),
     }
+    if inference.sampled is not None:
+        attrs["sampling_method"] = f"NUTS by nutpie, {inference.method}"
     if left_out:
         attrs["left_out"] = ", ".join(f"u_{name}" for name in left_out)
     return xr.Dataset(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +31,26 @@ BATCH_VALUES = 2e7
 
 @dataclass(frozen=True)
 class Draws:
-    """Draws of one fit; `n` of them in four chains, made when first asked for."""
+    """Draws of one fit; `n` of them in four chains, made when first asked for.
+
+    Where NUTS sampled the posterior they are its own chains, `n` of them at even distances or all if there are fewer.
+    """
 
     inference: Inference
     n: int
     seed: int
     _cache: dict[str, Floats] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.inference.sampled is not None:
+            object.__setattr__(self, "n", min(self.n, self.inference.hyper.n_nodes))
+
+    @cached_property
+    def _kept(self) -> Ints:
+        """Which of NUTS's draws these are, chain after chain."""
+        per_chain = self.inference.hyper.n_nodes // CHAINS
+        ticks = (np.arange(self.n // CHAINS) + 0.5) * per_chain / (self.n // CHAINS)
+        return (np.arange(CHAINS)[:, None] * per_chain + ticks.astype(np.int64)).ravel()
 
     @property
     def theta(self) -> Floats:
@@ -52,6 +67,8 @@ class Draws:
         per_chain = self.n // CHAINS
         if hyper.n_nodes == 1:
             return np.repeat(hyper.theta, self.n, axis=0)
+        if self.inference.sampled is not None:
+            return hyper.theta[self._kept]
         rng, out = self._rng(0), []
         surrogate = hyper.surrogate
         per_replicate = 0 if surrogate is None else surrogate.dense.size // surrogate.n_replicates
@@ -91,12 +108,27 @@ class Draws:
             node_of[start : start + 512] = np.argmin(np.sum(gap**2, axis=2), axis=1)
         return nodes, node_of
 
+    def _pieces(self, factors: tuple[str, ...]) -> Iterator[tuple[Ints, Floats, dict[str, Floats]]]:
+        """Positions, beta (N, p) and u (N, J, q) of the draws, in pieces of bounded size."""
+        sampled = self.inference.sampled
+        if sampled is not None and sampled.beta is not None and sampled.u is not None:
+            for at in np.array_split(np.arange(self.n), -(-self.n * self._size // int(BATCH_VALUES))):
+                mine = self._kept[at]
+                yield at, sampled.beta[mine], {name: sampled.u[name][mine] for name in factors}
+            return
+        for theta, counts, at, rng in self._batches():
+            yield at, *self.inference.conditional.draw(theta, counts, rng, factors)
+
+    @property
+    def _size(self) -> int:
+        """Values of one draw, about."""
+        return sum(f.Z.shape[1] * len(f.levels) for f in self.inference.bound.design.factors) + 10
+
     def _batches(self) -> Iterator[tuple[Floats, Ints, Ints, np.random.Generator]]:
         """Nodes, counts, positions of the draws and a generator, in pieces of bounded size."""
         nodes, node_of = self._plan()
         order = np.argsort(node_of, kind="stable")
-        per_draw = sum(f.Z.shape[1] * len(f.levels) for f in self.inference.bound.design.factors) + 10
-        most = max(1, int(BATCH_VALUES // (2 * per_draw)))
+        most = max(1, int(BATCH_VALUES // (2 * self._size)))
         done, piece = 0, 0
         while done < self.n:
             mine = order[done : done + most]
@@ -120,8 +152,7 @@ class Draws:
         sizes = {f.name: (len(f.levels), len(f.coefficients)) for f in design.factors}
         beta = np.empty((self.n, len(design.columns)))
         u = {name: np.empty((self.n, *sizes[name])) for name in kept}
-        for theta, counts, at, rng in self._batches():
-            b, values = self.inference.conditional.draw(theta, counts, rng, kept)
+        for at, b, values in self._pieces(kept):
             beta[at] = b
             for name in kept:
                 u[name][at] = values[name]
@@ -145,8 +176,7 @@ class Draws:
         key = f"u_{name}[{level},{coefficient}]"
         if key not in self._cache:
             out = np.empty(self.n)
-            for theta, counts, at, rng in self._batches():
-                _, values = self.inference.conditional.draw(theta, counts, rng, (name,))
+            for at, _, values in self._pieces((name,)):
                 out[at] = values[name][:, level, coefficient]
             self._cache[key] = out
         return self._cache[key]
@@ -156,9 +186,7 @@ class Draws:
         design = self.inference.bound.design
         sigma = self.inference.coordinates.sigma(self.theta)
         out = np.empty((self.n, design.y.size))
-        for theta, counts, at, rng in self._batches():
-            names = tuple(f.name for f in design.factors)
-            beta, values = self.inference.conditional.draw(theta, counts, rng, names)
+        for at, beta, values in self._pieces(tuple(f.name for f in design.factors)):
             # columns that an unpooled term makes unidentifiable have no coefficient of their own
             eta = design.offset + np.nan_to_num(beta) @ design.X.T
             for f in design.factors:

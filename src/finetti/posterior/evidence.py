@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from finetti.errors import PriorError
+from finetti.errors import InferenceError, PriorError
 from finetti.inference.infer import Inference
 
 __all__ = ["Evidence", "log_evidence"]
@@ -41,5 +41,10 @@ def log_evidence(inference: Inference) -> Evidence:
         raise PriorError(
             "empirical Bayes has no evidence: its hyperparameters were maximised, not integrated over. "
             "Fit with pooling='partial'; the maximised log marginal likelihood is in fit.diagnostics.log_marginal"
+        )
+    if inference.sampled is not None:
+        raise InferenceError(
+            f"this fit was made by NUTS (method {inference.method!r}), whose draws do not give the evidence; fit with "
+            "method='exact' and read its diagnostics"
         )
     return Evidence(inference.hyper.log_evidence, inference.hyper.log_evidence_mcse)

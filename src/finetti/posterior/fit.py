@@ -251,16 +251,18 @@ class Fit:
         coefficient: str | None = None,
         probs: npt.ArrayLike = PROBS,
     ) -> GroupComparison:
-        """Which group is larger, and how sure that is.
+        """Which group is larger, and how sure that is: pairwise probabilities, ranks, the best of the groups.
 
-        See `finetti.posterior.compare_groups.compare_groups`.
+        Probabilities of pairs are mixtures over hyperparameter nodes of exact normal probabilities, covariances
+        between levels included; ranks come from the joint draws of the fit, their Monte Carlo error being at most
+        0.008 for 4,000 draws. The population value, which all levels share, plays no part.
 
         Parameters
         ----------
         group : str, optional
             Name of the grouping term; may be left out if there is only one.
         pairs : iterable of (level, level), optional
-            The comparisons to make; by default all, where the term has few levels.
+            The comparisons to make; by default all, where the term has at most 50 levels.
         coefficient : str, optional
             The coefficient compared; by default the first of the term.
         probs : sequence of float, optional
@@ -269,11 +271,13 @@ class Fit:
         Returns
         -------
         GroupComparison
+            Tables `pairs` (with `prob_greater`, the probability that the first level is larger) and `ranks` (rank 1
+            is the largest; `prob_best`, `prob_worst`), and `matrix()` of all probabilities.
 
         Raises
         ------
         FinettiError
-            If there is no such term, coefficient or level.
+            If there is no such term, coefficient or level, or if there are more than 10,000 levels and no pairs.
         """
         return compare_groups(self, group, pairs, coefficient, probs)
 
@@ -352,19 +356,23 @@ class Fit:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the fit to one NetCDF file that `finetti.load` reads back, on any machine.
 
+        The file holds the columns of the data that the formula uses, so that nothing else is needed to load it;
+        whoever gets the file gets these data. xarray and other NetCDF readers open it, group by group.
+
         Parameters
         ----------
         path : str or path
-            Such as ``"fit.nc"``.
+            Such as ``"fit.nc"``. A file of that name is replaced, once the new one is complete.
 
         Returns
         -------
         pathlib.Path
+            The file written.
 
         Raises
         ------
         FinettiError
-            If the file cannot be written.
+            If the file cannot be written, or if a prior is of a class of your own.
         """
         return save(self, path)
 

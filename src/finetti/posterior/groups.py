@@ -11,7 +11,7 @@ from finetti.inference.infer import Inference
 from finetti.posterior.mixtures import mixture_quantiles
 from finetti.posterior.summary import check_probs, quantile_names
 
-__all__ = ["group_table", "representative_nodes"]
+__all__ = ["group_table", "node_quantiles", "representative_nodes"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,19 +20,28 @@ Floats = npt.NDArray[np.float64]
 MOST_NODES, FEWEST_NODES, MOST_VALUES = 2048, 64, 1e7
 
 
-def representative_nodes(weights: Floats, size: int) -> tuple[npt.NDArray[np.int64], Floats]:
+def representative_nodes(weights: Floats, size: int, most: int | None = None) -> tuple[npt.NDArray[np.int64], Floats]:
     """Positions and weights of the nodes for a table of `size` values.
 
-    All that carry weight if they are few enough, else a systematic resample of them.
+    All that carry weight if they are few enough (at most `most`), else a systematic resample of them.
     """
-    most = int(min(MOST_NODES, max(FEWEST_NODES, MOST_VALUES // max(size, 1))))
+    most = int(min(MOST_NODES if most is None else most, max(FEWEST_NODES, MOST_VALUES // max(size, 1))))
     alive = np.flatnonzero(weights > 1e-12)
     if alive.size <= most:
         return alive, weights[alive] / weights[alive].sum()
+    # in an order of its own: nodes are Sobol points, and every 2^k-th of them shares its leading digits
+    order = np.random.default_rng(0).permutation(alive)
     ticks = (np.arange(most) + 0.5) / most
-    picked = np.searchsorted(np.cumsum(weights) / weights.sum(), ticks)
+    picked = order[np.searchsorted(np.cumsum(weights[order]) / weights[order].sum(), ticks)]
     unique, counts = np.unique(picked, return_counts=True)
     return unique, counts / most
+
+
+def node_quantiles(inference: Inference, w: Floats, mean: Floats, variance: Floats, probs: Floats) -> Floats:
+    """Quantiles (..., P) over nodes: mean and variance (S, ...); of draws where every node is a point mass."""
+    if inference.sampled is not None and np.ptp(w) == 0.0 and not variance.any():
+        return np.moveaxis(np.quantile(mean, probs, axis=0), 0, -1)
+    return mixture_quantiles(w, mean, variance, probs)
 
 
 def factor_index(inference: Inference, name: str) -> int:
@@ -52,7 +61,9 @@ def group_table(inference: Inference, name: str, probs: npt.ArrayLike) -> pd.Dat
     factor = inference.bound.design.factors[f]
     J, q = len(factor.levels), len(factor.coefficients)
     hyper = inference.hyper
-    nodes, w = representative_nodes(hyper.weights, J * q + inference.bound.design.y.size)
+    points = inference.sampled is not None and inference.sampled.u is not None
+    size = J * q + (0 if points else inference.bound.design.y.size)
+    nodes, w = representative_nodes(hyper.weights, size, hyper.n_nodes if points else None)
     shape = (nodes.size, J, q)
     mean, variance = np.empty(shape), np.empty(shape)
     sums = {key: np.zeros((J, q)) for key in ("raw", "raw_se", "weight")}
@@ -67,7 +78,7 @@ def group_table(inference: Inference, name: str, probs: npt.ArrayLike) -> pd.Dat
         population += wb @ batch.population
     centre = np.tensordot(w, mean, axes=1)
     sd = np.sqrt(np.tensordot(w, variance + (mean - centre) ** 2, axes=1))
-    quantiles = mixture_quantiles(w, mean, variance, p)
+    quantiles = node_quantiles(inference, w, mean, variance, p)
     frame = {
         "level": np.repeat(np.array(factor.levels, dtype=object), q),
         "coefficient": np.tile(np.array(factor.coefficients, dtype=object), J),

@@ -11,8 +11,8 @@ import pandas as pd
 
 from finetti.errors import PredictionError, available
 from finetti.inference.infer import Inference
-from finetti.posterior.groups import representative_nodes
-from finetti.posterior.mixtures import mixture_moments, mixture_quantiles
+from finetti.posterior.groups import node_quantiles, representative_nodes
+from finetti.posterior.mixtures import mixture_moments
 from finetti.posterior.summary import check_probs, quantile_names
 
 __all__ = ["predict"]
@@ -48,7 +48,7 @@ def predict(
         mean[batch.nodes] = batch.mean
         variance[batch.nodes] = batch.variance + (batch.noise if noise else 0.0)
     centre, sd = mixture_moments(w, mean, variance)
-    quantiles = mixture_quantiles(w, mean, variance, p)
+    quantiles = node_quantiles(inference, w, mean, variance, p)
     index = _tail_index(inference, new_x, kinds, noise)
     sd = np.where(index <= 2.0, np.nan, sd)  # moments that do not exist: see diagnostics
     centre = np.where(index <= 1.0, np.nan, centre)

@@ -1,14 +1,19 @@
-"""Table of the population coefficients and hyperparameters: mixture moments, not averages of draws."""
+"""Table of the population coefficients and hyperparameters: mixture moments, not averages of draws.
+
+Where NUTS sampled the posterior its draws are all there is: `ess` is then ArviZ's rank-normalised bulk ESS over the
+four chains, and `mcse` that of the mean.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from finetti.errors import FinettiError
+from finetti.inference.convergence import chain_errors
 from finetti.inference.infer import Inference
 from finetti.posterior.mixtures import mixture_moments, mixture_quantiles
 
@@ -58,6 +63,10 @@ def _population(inference: Inference, p: Floats) -> tuple[list[str], list[list[f
     hyper, coords = inference.hyper, inference.coordinates
     mean, variance = hyper.payload
     columns = inference.bound.design.columns
+    if inference.sampled is not None and inference.sampled.beta is not None:
+        tails = inference.coefficient_tails
+        labels = [f"beta[{c}]" for c in columns]
+        return labels, [_without(_drawn(inference, mean[:, k], p), float(tails[k])) for k in range(len(columns))]
     centre, sd = mixture_moments(hyper.weights, mean, variance)
     quantiles = mixture_quantiles(hyper.weights, mean, variance, p)
     point = hyper.n_nodes == 1
@@ -76,7 +85,7 @@ def _population(inference: Inference, p: Floats) -> tuple[list[str], list[list[f
             dense = None
             if hyper.surrogate is not None:
                 dense = inference.conditional.explored_beta(hyper.surrogate.theta)[:, k]
-            rows.append(_scalar(inference, at_nodes, dense, p))
+            rows += _functions(inference, {label: at_nodes}, None if dense is None else {label: dense}, p)
             continue
         m, s = float(centre[k]), float(sd[k])
         index = float(inference.coefficient_tails[k])
@@ -88,6 +97,8 @@ def _population(inference: Inference, p: Floats) -> tuple[list[str], list[list[f
 
 def _replicate_error(inference: Inference, values: Floats) -> Floats:
     hyper = inference.hyper
+    if inference.sampled is not None:
+        return np.array([chain_errors(_chains(inference, values[:, k])).mean for k in range(values.shape[1])])
     return hyper.weighted.per_replicate(values).std(axis=0, ddof=1) / np.sqrt(hyper.n_replicates)
 
 
@@ -95,44 +106,72 @@ def _same(x: Floats) -> Floats:
     return x
 
 
-def _scalar(
-    inference: Inference, at_nodes: Floats, at_dense: Floats | None, p: Floats, correlation: bool = False
-) -> list[float]:
-    """One function of theta."""
-    hyper = inference.hyper
-    if hyper.n_nodes == 1:
-        value = float(at_nodes[0])
-        return [value, 0.0, *([value] * p.size), np.nan, 0.0]
-    if np.ptp(at_nodes) == 0.0:  # held at a value
-        return [float(at_nodes[0]), 0.0, *([float(at_nodes[0])] * p.size), np.nan, 0.0]
-    weighted = hyper.weighted
-    dense = None if at_dense is None else at_dense[:, None]
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, sd, error, _ = weighted.moments(at_nodes[:, None], dense)
-    # quantiles on an unbounded scale, where a correction cannot leave the parameter's range
-    to: Map = np.log if np.all(at_nodes > 0) else _same
-    back: Map = np.exp if np.all(at_nodes > 0) else _same
-    if correlation:
-        to, back = np.arctanh, np.tanh
-    with np.errstate(divide="ignore"):
-        quantiles, _ = weighted.quantiles(to(at_nodes), None if at_dense is None else to(at_dense), p)
-    quantiles = back(np.maximum.accumulate(quantiles[np.argsort(p)])[np.argsort(np.argsort(p))])
-    return [float(mean[0]), float(sd[0]), *quantiles, _ess(float(sd[0]), float(error[0])), float(error[0])]
+def _chains(inference: Inference, values: Floats) -> Floats:
+    """Values (S,) at the nodes as chains (C, S / C)."""
+    assert inference.sampled is not None
+    return values.reshape(inference.sampled.chains, -1)
+
+
+def _drawn(inference: Inference, values: Floats, p: Floats) -> list[float]:
+    """Mean, sd, quantiles, ESS and mcse of the draws (S,) of one parameter; NaN where it is not identified."""
+    if np.any(np.isnan(values)):
+        return [np.nan] * (4 + p.size)
+    errors = chain_errors(_chains(inference, values))
+    return [float(values.mean()), float(values.std()), *np.quantile(values, p), errors.ess, errors.mean]
+
+
+def _without(row: list[float], tail_index: float) -> list[float]:
+    """The row with NaN for moments that do not exist, and for their error."""
+    if tail_index <= 2.0:
+        row[1] = row[-2] = np.nan
+    if tail_index <= 1.0:
+        row[0] = row[-1] = np.nan
+    return row
+
+
+def _functions(
+    inference: Inference, at_nodes: Mapping[str, Floats], at_dense: Mapping[str, Floats] | None, p: Floats
+) -> list[list[float]]:
+    """Rows of functions of theta, given by label at the nodes (S,) and at the surrogate's points (M,)."""
+    hyper, rows = inference.hyper, {}
+    for label, values in at_nodes.items():
+        if hyper.n_nodes == 1 or np.ptp(values) == 0.0:  # a point, or held at a value
+            rows[label] = [float(values[0]), 0.0, *([float(values[0])] * p.size), np.nan, 0.0]
+        elif inference.sampled is not None:
+            rows[label] = _drawn(inference, values, p)
+    free = [label for label in at_nodes if label not in rows]
+    if free:
+        # quantiles on an unbounded scale, where a correction cannot leave the parameter's range
+        maps: list[tuple[Map, Map]] = [
+            (np.arctanh, np.tanh) if label.startswith("cor_")
+            else (_same, _same) if label.startswith("beta[") or np.any(at_nodes[label] <= 0)
+            else (np.log, np.exp)
+            for label in free
+        ]  # fmt: skip
+
+        def stack(values: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+            natural = np.stack([values[label] for label in free], axis=1)
+            with np.errstate(divide="ignore"):
+                return natural, np.stack([to(values[label]) for (to, _), label in zip(maps, free, strict=True)], axis=1)
+
+        natural, unbounded = stack(at_nodes)
+        dense, dense_unbounded = (None, None) if at_dense is None else stack(at_dense)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, sd, error, _ = hyper.weighted.moments(natural, dense)
+        quantiles, _ = hyper.weighted.quantiles(unbounded, dense_unbounded, p)
+        order = np.argsort(p)
+        quantiles[order] = np.maximum.accumulate(quantiles[order], axis=0)
+        for k, label in enumerate(free):
+            m, s, e = float(mean[k]), float(sd[k]), float(error[k])
+            rows[label] = [m, s, *maps[k][1](quantiles[:, k]), _ess(s, e), e]
+    return [rows[label] for label in at_nodes]
 
 
 def _hyperparameters(inference: Inference, p: Floats) -> tuple[list[str], list[list[float]]]:
     hyper, coords = inference.hyper, inference.coordinates
     at_nodes = coords.natural(hyper.theta)
-    dense = {} if hyper.surrogate is None else coords.natural(hyper.surrogate.theta)
-    rows = []
-    for label, values in at_nodes.items():
-        row = _scalar(inference, values, dense.get(label), p, label.startswith("cor_"))
-        index = inference.tails.get(label, np.inf)
-        if index <= 2.0:
-            row[1] = np.nan
-            row[-2] = np.nan
-        if index <= 1.0:
-            row[0] = np.nan
-            row[-1] = np.nan
-        rows.append(row)
-    return list(at_nodes), rows
+    dense = None if hyper.surrogate is None else coords.natural(hyper.surrogate.theta)
+    rows = _functions(inference, at_nodes, dense, p)
+    return list(at_nodes), [
+        _without(row, inference.tails.get(label, np.inf)) for label, row in zip(at_nodes, rows, strict=True)
+    ]

@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 from finetti.errors import FinettiError, ModelError, PriorError, available
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
     from finetti.model.priors import Prior
 
-__all__ = ["as_python", "parse_pooling", "parse_prior", "parse_priors", "parse_probs"]
+__all__ = ["as_python", "parse_pooling", "parse_prior", "parse_priors", "parse_probs", "read_square"]
 
 CONSTRUCTORS = (
     "normal", "student_t", "half_normal", "half_cauchy", "half_t", "exponential", "gamma", "inverse_gamma", "uniform",
-    "lkj", "beta", "fixed", "flat",
+    "lkj", "beta", "fixed", "flat", "jeffreys", "dumouchel", "uniform_shrinkage",
 )  # fmt: skip
 POOLING = ("partial", "empirical", "complete", "none")
 _LONGEST = 200  # characters; a prior is a name and three numbers
@@ -168,6 +172,46 @@ def parse_probs(text: str) -> tuple[float, ...]:
     return probs
 
 
+def read_square(path: Path) -> np.ndarray:
+    """Read the square matrix in a CSV file, with or without a line of names above it and a column of names beside it.
+
+    Raises
+    ------
+    FinettiError
+        If something else than numbers stands in the matrix, or it is not square.
+    """
+    import csv
+
+    import numpy as np
+
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FinettiError(f"The file {str(path)!r} cannot be read as CSV: {error}.") from None
+    named = bool(rows) and not all(_is_number(cell) for cell in rows[0])
+    rows = rows[1:] if named else rows
+    # names beside the matrix may be numbers, but then there are some above it, too
+    if all(len(row) == len(rows) + 1 for row in rows) and (named or not all(_is_number(row[0]) for row in rows)):
+        rows = [row[1:] for row in rows]
+    shape = f"{len(rows)} lines of {len(rows[0]) if rows else 0} values"
+    if not rows or any(len(row) != len(rows) for row in rows):
+        raise FinettiError(f"--vcov {str(path)!r} must hold a square matrix, one row per effect; it holds {shape}.")
+    for i, row in enumerate(rows, 1):
+        for cell in row:
+            if not _is_number(cell):
+                raise FinettiError(f"--vcov {str(path)!r} must hold numbers only, but row {i} of it has {cell!r}.")
+    return np.array(rows, dtype=np.float64)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def as_python(value: Any) -> str:
     """Write an argument as the user would in Python: priors as calls of `fi.`, text in quotes.
 
@@ -178,4 +222,4 @@ def as_python(value: Any) -> str:
     """
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k!r}: {as_python(v)}" for k, v in value.items()) + "}"
-    return f"fi.{value}" if hasattr(value, "support") else repr(value)
+    return f"fi.{value!r}" if hasattr(value, "support") else repr(value)

@@ -1,4 +1,4 @@
-"""The command line: `finetti demo`, `finetti fit`.
+"""The command line: `finetti demo`, `finetti fit`, `finetti meta`.
 
 Everything slow is imported inside the commands, so that `--help` comes at once. A refusal is one line on
 stderr and exit status 2; an interruption is exit status 130.
@@ -19,6 +19,7 @@ from finetti.errors import FinettiError, FinettiWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 __all__ = ["app", "main"]
 
@@ -73,8 +74,38 @@ _FIT_EXAMPLES = r"""[bold]Examples[/bold], on what `finetti demo` leaves and on 
   half_cauchy(scale)   half_t(df, scale)             exponential(rate)
   gamma(shape, rate)   inverse_gamma(shape, scale)   uniform(low, high)
   lkj(eta)   beta(a, b)   fixed(value)   flat()
+  from known standard errors:  jeffreys()   dumouchel()   uniform_shrinkage()
   for a label such as beta\[Days], a variable such as sd_Subject,
   or a class: Intercept, beta, sd, cor, sigma
+
+[bold]Exit status[/bold]
+  0 done    2 refused, the reason in one line    130 interrupted"""
+
+
+_META_EXAMPLES = r"""[bold]Examples[/bold], on what `finetti demo` leaves and on a table of trials
+
+  [dim]# eight schools with a prior from the standard errors alone[/dim]
+  finetti meta finetti-demo/eight_schools/data.csv \
+      --effect effect --se se --labels school \
+      --prior "beta=flat()" --prior "sd=jeffreys()"
+
+  [dim]# variances in a column vi, a covariate, 95 % intervals, all files[/dim]
+  finetti meta trials.csv --effect yi --se "sqrt(vi)" --labels author \
+      --moderators "ablat + C(alloc)" --probs 0.025,0.5,0.975 --out results
+
+  [dim]# several effects of a paper: a third level[/dim]
+  finetti meta effects.csv --effect yi --se sei --cluster paper
+
+  [dim]# known covariance of the errors, a square matrix in the order of the rows[/dim]
+  finetti meta outcomes.csv --effect yi --vcov V.csv \
+      --moderators "0 + outcome"
+
+[bold]Priors of the heterogeneity[/bold] (key sd, sd_study or sd_cluster)
+  half_normal(scale)   half_cauchy(scale)   half_t(df, scale)
+  uniform(0, high)     uniform()            the latter improper
+  jeffreys()           dumouchel()          uniform_shrinkage()
+  made from the standard errors; jeffreys() is improper
+  The overall effect has the key Intercept, all coefficients the key beta.
 
 [bold]Exit status[/bold]
   0 done    2 refused, the reason in one line    130 interrupted"""
@@ -136,12 +167,7 @@ def fit(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Fit a hierarchical model to a table and print the estimates."""
-    from pathlib import Path
-    from time import perf_counter
-
-    from finetti.show import arguments, outputs, text
-    from finetti.show.reading import Reading
-    from finetti.show.report import Entry
+    from finetti.show import arguments
 
     options: dict[str, Any] = {
         "family": family,
@@ -153,37 +179,124 @@ def fit(
         "seed": seed,
     }
     quantiles = arguments.parse_probs(probs)
-    path = Path(data)
+    path = _data_file(data)
+
+    def compute(progress: Any) -> Any:
+        from finetti.posterior.api import fit as compute
+
+        return compute(formula, path, progress=progress, **options)
+
+    call = f"fit = fi.fit({formula!r}, {data!r}{_given(options)})"
+    _show(compute, path, call, intro=formula, probs=quantiles, out=out, quiet=quiet)
+
+
+@app.command(epilog=_META_EXAMPLES)
+def meta(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A CSV or Parquet file, one row per effect.")],
+    effect: Annotated[str, typer.Option("--effect", metavar="COL", help='Column, or such as "log(rr)".')],
+    se: Annotated[
+        str | None, typer.Option("--se", metavar="COL", help='Standard errors; of variances, "sqrt(vi)".')
+    ] = None,
+    labels: Annotated[str | None, typer.Option("--labels", metavar="COL", help="Names of the studies.")] = None,
+    moderators: Annotated[
+        str | None, typer.Option("--moderators", metavar="RHS", help='Covariates, such as "year + C(design)".')
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", metavar="COL", help="What several effects have in common.")
+    ] = None,
+    vcov: Annotated[
+        str | None, typer.Option("--vcov", metavar="FILE.csv", help="Known covariance of the errors, a square matrix.")
+    ] = None,
+    prior: Annotated[
+        list[str] | None, typer.Option("--prior", metavar="KEY=PRIOR", help='Such as "sd=jeffreys()". Repeatable.')
+    ] = None,
+    missing: Annotated[str, typer.Option(metavar="error|drop", help="What to do with missing values.")] = "error",
+    method: Annotated[str, typer.Option(help="How to compute the posterior.")] = "auto",
+    draws: Annotated[int, typer.Option(min=4, help="Posterior draws to keep.")] = 4000,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same numbers.")] = 0,
+    probs: Annotated[str, typer.Option(metavar="P,P,...", help="Quantiles of the tables.")] = "0.05,0.5,0.95",
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="Write tables, draws, figures and report.html there.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Combine studies: overall effect, heterogeneity, every study shrunk, a new study."""
+    from finetti.show import arguments
+
+    if se is None and vcov is None:
+        raise FinettiError("Standard errors are needed: --se COL (of variances: --se 'sqrt(vi)'), or --vcov FILE.csv.")
+    options: dict[str, Any] = {
+        "labels": labels,
+        "moderators": moderators,
+        "cluster": cluster,
+        "priors": arguments.parse_priors(prior or ()),
+        "missing": missing,
+        "method": method,
+        "draws": draws,
+        "seed": seed,
+    }
+    quantiles = arguments.parse_probs(probs)
+    path = _data_file(data)
+    V = None if vcov is None else arguments.read_square(_data_file(vcov, "--vcov file"))
+
+    def compute(progress: Any) -> Any:
+        from finetti.studies.meta import meta as compute
+
+        return compute(effect, se, path, V=V, progress=progress, **options)
+
+    known = "" if vcov is None else f", V=pd.read_csv({vcov!r}, header=None)"
+    call = f"fit = fi.meta({effect!r}, {se!r}, {data!r}{known}{_given(options)})"
+    intro = f"Meta-analysis of {effect}"
+    _show(compute, path, call, intro=intro, probs=quantiles, out=out, quiet=quiet)
+
+
+# What the functions take where nothing is said. The seed is always written: it is what makes the numbers come again.
+_USUAL: dict[str, Any] = {
+    "family": "gaussian", "labels": None, "moderators": None, "cluster": None, "priors": None, "pooling": "partial",
+    "missing": "error", "method": "auto", "draws": 4000,
+}  # fmt: skip
+
+
+def _given(options: dict[str, Any]) -> str:
+    """The options that differ from the usual, as arguments in Python."""
+    from finetti.show import arguments
+
+    return "".join(f", {k}={arguments.as_python(v)}" for k, v in options.items() if _USUAL.get(k, ...) != v)
+
+
+def _data_file(given: str, what: str = "data file") -> Path:
+    from pathlib import Path
+
+    path = Path(given)
     if not path.is_file():
-        what = "is a directory, not a file" if path.is_dir() else "does not exist"
-        raise FinettiError(f"The data file {data!r} {what}; give the path of a CSV or Parquet file.")
+        state = "is a directory, not a file" if path.is_dir() else "does not exist"
+        raise FinettiError(f"The {what} {given!r} {state}; give the path of a CSV or Parquet file.")
+    return path
+
+
+def _show(
+    compute: Callable[[Any], Any], path: Path, call: str, *, intro: str, probs: tuple[float, ...], out: str | None,
+    quiet: bool,
+) -> None:  # fmt: skip
+    """Compute a fit, print it, and write it where `--out` says; `compute` takes the callable for progress."""
+    from time import perf_counter
+
+    from finetti.show import outputs, text
+    from finetti.show.reading import Reading
+    from finetti.show.report import Entry
+
     directory = outputs.prepare(out) if out is not None else None
-
-    from finetti.posterior.api import fit as compute
-
     with _progress(quiet) as report_progress:
         start = perf_counter()
-        fitted = Reading(compute(formula, path, progress=report_progress, **options))
+        fitted = Reading(compute(report_progress))
         seconds = perf_counter() - start
-
-    usual: dict[str, Any] = {
-        "family": "gaussian",
-        "priors": None,
-        "pooling": "partial",
-        "missing": "error",
-        "method": "auto",
-    }
-    usual |= {"draws": 4000}  # the seed is always written: it is what makes the numbers come again
-    given = "".join(f", {k}={arguments.as_python(v)}" for k, v in options.items() if usual.get(k, ...) != v)
-    entry = Entry(
-        path.name, fitted, probs=quantiles, seconds=seconds, call=f"fit = fi.fit({formula!r}, {data!r}{given})"
-    )
+    entry = Entry(path.name, fitted, probs=probs, seconds=seconds, call=call)
     console = text.console(quiet=quiet)
     full = "--out DIR writes them all" if directory is None else f"all in {directory}"
-    text.print_fit(console, fitted, title=path.name, probs=quantiles, seconds=seconds, full=full)
+    text.print_fit(console, fitted, title=path.name, probs=probs, seconds=seconds, full=full)
     if directory is not None:
         entry, _ = outputs.write_entry(entry, directory)
-        outputs.write_report([entry], directory, title=f"finetti: {path.name}", intro=formula, command=_command())
+        outputs.write_report([entry], directory, title=f"finetti: {path.name}", intro=intro, command=_command())
         _say_where(console, directory)
 
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetti.errors import FinettiError, available
+from finetti.show.nodes import response_of
 from finetti.show.numbers import shared_decimals
 from finetti.show.reading import pooling_of
+from finetti.show.style import shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,22 +76,12 @@ class GroupRows:
         return shared_decimals((self.high - self.low) / 3.29, digits=2)
 
 
-def shortened(name: str, most: int = 32) -> str:
-    """Return a name that fits in a figure, both ends kept.
-
-    >>> shortened("county"), shortened("a" * 30 + "b" * 30, 12)
-    ('county', 'aaaaaaa…bbbb')
-    """
-    tail = (most - 1) * 2 // 5
-    return name if len(name) <= most else f"{name[: most - 1 - tail]}…{name[-tail:]}"
-
-
 def coefficients(fit: Any, group: str) -> list[str]:
     """Return the coefficients that vary by `group`, in the order of the model."""
     return [str(c) for c in dict.fromkeys(fit.groups(group)["coefficient"])]
 
 
-def select(fit: Any, group: str | None, coefficient: str | None) -> GroupRows:
+def select(fit: Any, group: str | None, coefficient: str | None, figure: str = "shrinkage") -> GroupRows:
     """Return the rows for one grouping factor and coefficient, by default the first ones.
 
     Raises
@@ -100,7 +92,7 @@ def select(fit: Any, group: str | None, coefficient: str | None) -> GroupRows:
     names = [str(g) for g in fit.group_names]
     if not names:
         raise FinettiError(
-            f"plot.shrinkage needs a grouping factor, but {fit.formula!r} has none. Add a term such as (1 | group)."
+            f"plot.{figure} needs a grouping factor, but {fit.formula!r} has none. Add a term such as (1 | group)."
         )
     if group is None:
         group = names[0]
@@ -122,7 +114,7 @@ def select(fit: Any, group: str | None, coefficient: str | None) -> GroupRows:
     own = [str(c) for factor in fit.model.design.factors if factor.name == group for c in factor.coefficients]
     predictors = tuple(dict.fromkeys([*map(str, fit.model.design.columns), *own]))
     return GroupRows(
-        group, coefficient, str(fit.model.model.formula.response.expression), predictors,
+        group, coefficient, response_of(fit), predictors,
         pooling_of(fit, group), [str(v) for v in table["level"]],
         column["n"], column["raw"], column["raw_se"], column["weight"], column["population"], middle,
         column["q5"], column["q95"],

@@ -11,7 +11,7 @@ from typing import Any
 
 from finetti.errors import FinettiError
 from finetti.show.pictures import pictures
-from finetti.show.reading import Reading, sentences
+from finetti.show.reading import Reading, is_meta, sentences
 from finetti.show.report import Entry, html
 from finetti.show.text import board
 
@@ -88,7 +88,11 @@ def write_entry(entry: Entry, directory: Path, *, vector: bool = True) -> tuple[
     write("model.txt", f"{board(fit)}\n")
     table("summary.csv", fit.summary(probs=tuple(entry.probs)), index_label="label")
     table("priors.csv", fit.priors, index_label="label")
-    for group in fit.group_names:
+    if is_meta(fit):
+        table("studies.csv", fit.studies(probs=tuple(entry.probs)), index=False)
+        table("overall.csv", fit.overall(probs=tuple(entry.probs)), index_label="effect")
+        table("heterogeneity.csv", fit.heterogeneity(probs=tuple(entry.probs)), index_label="heterogeneity")
+    for group in () if is_meta(fit) else fit.group_names:
         table(f"{names.new(f'groups-{group}')}.csv", fit.groups(group, probs=tuple(entry.probs)), index=False)
     checked = "passed its own check" if fit.diagnostics.ok else "FAILED its own check"
     write("diagnostics.txt", "\n".join([f"This fit {checked}.", *(line for line, _ in sentences(fit))]) + "\n")
@@ -96,9 +100,8 @@ def write_entry(entry: Entry, directory: Path, *, vector: bool = True) -> tuple[
     files.append(directory / "posterior.nc")
 
     drawn = pictures(fit)
-    several = len(drawn) > 1
     for picture in drawn:
-        name = names.new(f"shrinkage-{picture.group}-{picture.coefficient}" if several else "shrinkage")
+        name = names.new(picture.plan.name)
         for ending, data in [("png", picture.png), *([("svg", picture.svg())] if vector else [])]:
             (directory / f"{name}.{ending}").write_bytes(data)
             files.append(directory / f"{name}.{ending}")

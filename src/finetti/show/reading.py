@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Reading", "pooling_of", "sentences"]
+__all__ = ["Reading", "is_meta", "pooling_of", "sentences"]
 
 PROBS = (0.05, 0.5, 0.95)
 
@@ -27,16 +27,31 @@ class Reading:
 
     def summary(self, probs: Sequence[float] = PROBS) -> pd.DataFrame:
         """As `Fit.summary`."""
-        key = ("summary", *probs)
-        if key not in self._tables:
-            self._tables[key] = self._fit.summary(probs=tuple(probs))
-        return self._tables[key]
+        return self._table("summary", probs)
 
     def groups(self, group: str, probs: Sequence[float] = PROBS) -> pd.DataFrame:
         """As `Fit.groups`."""
         key = ("groups", group, *probs)
         if key not in self._tables:
             self._tables[key] = self._fit.groups(group, probs=tuple(probs))
+        return self._tables[key]
+
+    def studies(self, probs: Sequence[float] = PROBS) -> pd.DataFrame:
+        """As `Meta.studies`; of a meta-analysis only."""
+        return self._table("studies", probs)
+
+    def overall(self, probs: Sequence[float] = PROBS) -> pd.DataFrame:
+        """As `Meta.overall`; of a meta-analysis only."""
+        return self._table("overall", probs)
+
+    def heterogeneity(self, probs: Sequence[float] = PROBS) -> pd.DataFrame:
+        """As `Meta.heterogeneity`; of a meta-analysis only."""
+        return self._table("heterogeneity", probs)
+
+    def _table(self, kind: str, probs: Sequence[float]) -> pd.DataFrame:
+        key = (kind, *probs)
+        if key not in self._tables:
+            self._tables[key] = getattr(self._fit, kind)(probs=tuple(probs))
         return self._tables[key]
 
     def __getattr__(self, name: str) -> Any:
@@ -49,6 +64,11 @@ def sentences(fit: Any) -> list[tuple[str, bool]]:
     lines = [(line, any(w in line for w in found.warnings)) for line in found.lines()]
     said = [line for line, _ in lines]
     return lines + [(w, True) for w in found.warnings if not any(w in line for line in said)]
+
+
+def is_meta(fit: Any) -> bool:
+    """Whether the fit is a meta-analysis, which has tables of studies."""
+    return hasattr(type(fit._fit if isinstance(fit, Reading) else fit), "studies")
 
 
 def pooling_of(fit: Any, group: str) -> str:

@@ -1,31 +1,31 @@
-"""One self-contained HTML page about one fit or several: what was assumed, what was learned, whether to trust it.
+"""One self-contained HTML page about one fit or several: what was asked, what was found, whether to trust it.
 
-Nothing is loaded from elsewhere, no script runs, and every text that comes from the user is escaped.
+Nothing is loaded from elsewhere: the style, one script that sorts tables, and the figures are in the file, and a strict
+Content-Security-Policy names the style and the script by their hashes, so that nothing else can run. Every text that
+comes from the user is escaped. Without the script the page reads the same.
 """
 
 from __future__ import annotations
 
 import base64
-import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from html import escape
-from importlib import metadata, resources
+from importlib import resources
+from pathlib import Path
 from string import Template
 from typing import Any
 
-from finetti.show.arguments import as_python
-from finetti.show.numbers import duration, number, plural
+from finetti.errors import FinettiError
+from finetti.show import recipe
+from finetti.show import report_parts as parts
 from finetti.show.pictures import Picture, pictures
-from finetti.show.reading import Reading, pooling_of, sentences
-from finetti.show.tables import Table, groups_table, priors_table, summary_table
-from finetti.show.text import FAILED, POOLED, board
+from finetti.show.reading import Reading, is_meta
 
-__all__ = ["Entry", "html"]
-
-MOST_LEVELS = 400  # rows beyond this make a page that a phone cannot scroll; the CSV file has all
-_PACKAGES = ("finetti", "numpy", "scipy", "numba", "pandas", "formulaic")
+__all__ = ["Entry", "html", "write"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Entry:
     seconds : float, optional
         Time that the fit took.
     call : str, optional
-        The call that makes the fit again. Default: written from the fit.
+        The call that makes the fit again. Default: written from the fit, with the data where they are few.
     figures : tuple of Picture, optional
         Default: drawn now.
     """
@@ -76,176 +76,115 @@ def html(entries: Sequence[Entry], *, title: str, intro: str = "", command: str 
     str
         A complete HTML document (UTF-8).
     """
-    template = resources.files("finetti.show").joinpath("template.html").read_text(encoding="utf-8")
-    head = _p(intro) if intro else ""
-    if len(entries) > 1:
-        items = "".join(f'<li><a href="#fit-{i}">{escape(e.title)}</a></li>' for i, e in enumerate(entries, 1))
-        head += f'\n<ul class="facts">{items}</ul>'
+    shelf = resources.files("finetti.show")
+    template, style, script = (
+        shelf.joinpath(name).read_text(encoding="utf-8") for name in ("template.html", "report.css", "table.js")
+    )
+    sections = [_section(i, entry, alone=len(entries) == 1) for i, entry in enumerate(entries, 1)]
+    again = _reproduce(entries, command)
     written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    body = "\n".join(_section(i, entry) for i, entry in enumerate(entries, 1))
-    body += _reproduce(entries, command)
-    foot = _p(f"Written by finetti {_version('finetti')} on {written}. This file needs no network and runs no script.")
-    return Template(template).substitute(title=escape(title), intro=head, body=body, footer=foot)
+    foot = f"Written by finetti {recipe.version('finetti')} on {written}. This file needs no network."
+    links = [link for _, own in sections for link in own] + [("reproduce", "How to reproduce")]
+    return Template(template).substitute(
+        title=escape(title),
+        intro=parts.paragraph(intro, "intro") if intro and intro != title else "",
+        contents="".join(f'<a href="#{anchor}">{escape(words)}</a> ' for anchor, words in links),
+        body="\n".join([*(text for text, _ in sections), again]),
+        footer=parts.paragraph(foot),
+        style=style,
+        script=script,
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
 
 
-def _p(text: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+def _hash(text: str) -> str:
+    """What a Content-Security-Policy calls a script or a style by (W3C, CSP Level 3, section 2.3.1)."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
 
 
-def _section(i: int, entry: Entry) -> str:
-    entry = replace(entry, fit=Reading(entry.fit))
-    fit = entry.fit
-    parts = [f'<section id="fit-{i}">', f"<h2>{escape(entry.title)}</h2>"]
-    if entry.story:
-        parts.append(_p(entry.story))
-    if not fit.diagnostics.ok:
-        words = "".join(f"<li>{escape(w)}</li>" for w in fit.diagnostics.warnings)
-        parts.append(f'<div class="banner" role="alert"><strong>{escape(FAILED)}</strong><ul>{words}</ul></div>')
-    parts.append(_facts(entry))
-    parts += ["<h3>Model</h3>", _board(board(fit))]
-    parts += ["<h3>Summary</h3>", _table(summary_table(fit, entry.probs))]
-    parts.append(
-        _p("Posterior mean, standard deviation and quantiles; ess: effective sample size; "
-           "mcse: Monte Carlo standard error of the mean. – marks a moment that does not exist or is unknown.", "aside")
-    )  # fmt: skip
-    parts.append(_groups(entry))
-    parts += ["<h3>Data and priors</h3>", _data(entry), _table(priors_table(fit))]
-    parts += ["<h3>Diagnostics</h3>", _diagnostics(fit), "</section>"]
-    return "\n".join(parts)
+def write(fit: Any, path: str | os.PathLike[str], title: str | None = None) -> Path:
+    """Write the page about one fit; what `Fit.report` does.
 
+    Parameters
+    ----------
+    fit : Fit
+    path : str or path
+        The file; a directory gets `report.html` in it.
+    title : str, optional
+        Heading of the page. Default: the formula.
 
-def _board(text: str) -> str:
-    """Return the model with every line in a block of its own, which wraps under itself where the page is narrow."""
-    lines = []
-    for line in text.splitlines():
-        indent = len(line) - len(line.lstrip())
-        lines.append(f'<span style="--indent:{indent}ch">{escape(line.lstrip())}\n</span>')
-    return f'<pre class="board">{"".join(lines)}</pre>'
+    Returns
+    -------
+    pathlib.Path
+        The file written.
 
-
-def _facts(entry: Entry) -> str:
-    fit = entry.fit
-    facts = [f"<b>{plural(fit.n_rows, 'row')}</b>"]
-    for group in fit.group_names:
-        facts.append(f"{escape(str(group))}: <b>{plural(fit.groups(group)['level'].nunique(), 'level')}</b>")
-    if entry.seconds is not None:
-        facts.append(f"fitted in <b>{duration(entry.seconds)}</b>")
-    if fit.diagnostics.ok:
-        facts.append('<b class="ok">✓ passed its own check</b>')
-    return '<ul class="facts">' + "".join(f"<li>{fact}</li>" for fact in facts) + "</ul>"
-
-
-def _groups(entry: Entry) -> str:
-    fit = entry.fit
-    drawn = entry.figures if entry.figures is not None else pictures(fit)
-    parts = []
-    for group in fit.group_names:
-        parts.append(f"<h3>{escape(str(group))}: from raw to {POOLED[pooling_of(fit, group)]}</h3>")
-        for picture in drawn:
-            if picture.group == group:
-                data = base64.b64encode(picture.png).decode("ascii")
-                parts.append(f'<figure><img src="data:image/png;base64,{data}" alt="{escape(picture.title)}"></figure>')
-        table = groups_table(fit, group, MOST_LEVELS, entry.probs)
-        parts.append(_table(table))
-        words = (
-            "raw: the group's own least-squares estimate. weight: share of its own data in the posterior mean. "
-            f"{next(c.title for c in table.columns if c.name == 'mean')}: posterior mean."
+    Raises
+    ------
+    FinettiError
+        If the file cannot be written.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise FinettiError(f"the path of the report was {path!r}; give a file or a directory, such as 'report.html'")
+    target = Path(path)
+    if target.is_dir():
+        target = target / "report.html"
+    if not target.parent.is_dir():
+        raise FinettiError(
+            f"the report cannot be written to {str(path)!r}: there is no directory {str(target.parent)!r}. "
+            "Make it first, or give another path"
         )
-        if table.omitted:
-            words += f" {table.omitted:,} levels in the middle are left out here; the CSV file has them all."
-        parts.append(_p(words, "aside"))
-    return "\n".join(parts)
-
-
-def _table(table: Table) -> str:
-    def kind(column: Any) -> str:
-        words = [word for word, is_so in (("text", not column.right), ("mean", column.name == "mean"),
-                                          ("spare", column.spare > 0)) if is_so]  # fmt: skip
-        return f' class="{" ".join(words)}"' if words else ""
-
-    head = "".join(f"<th{kind(c)}>{escape(c.title)}</th>" for c in table.columns)
-    lines = []
-    for i, row in enumerate(table.rows):
-        if table.gap is not None and i == table.gap:
-            lines.append(f'<tr><td class="gap" colspan="{len(row)}">… {table.omitted:,} more …</td></tr>')
-        cells = (
-            f"<td{kind(c)}>{_bar(cell) if c.name == 'weight' else ''}{_breakable(cell)}</td>"
-            for c, cell in zip(table.columns, row, strict=True)
-        )
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    body = "\n".join(lines)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
-
-
-def _breakable(cell: str) -> str:
-    """Escape a cell; a label may break before its bracket, "sd_county" over "[Intercept]"."""
-    return escape(cell).replace("[", "<wbr>[")
-
-
-def _bar(cell: str) -> str:
+    heading = parts.heading(fit) if title is None else str(title)
+    page = html([Entry(heading, fit)], title=heading)
     try:
-        share = min(1.0, max(0.0, float(cell)))
-    except ValueError:
-        return ""
-    return f'<span class="bar"><i style="width:{100 * share:.0f}%"></i></span>'
+        target.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise FinettiError(f"the report cannot be written to {str(target)!r}: {error.strerror or error}") from None
+    return target
 
 
-def _data(entry: Entry) -> str:
-    fit = entry.fit
-    words = [f"{plural(fit.n_rows, 'row')} used."]
-    dropped = getattr(getattr(fit.model, "design", None), "n_dropped", 0)
-    if dropped:
-        words.append(f"{plural(dropped, 'row')} with missing values dropped, as asked.")
-    for group in fit.group_names:
-        n = fit.groups(group).drop_duplicates("level")["n"]
-        spread = f"{n.min():,.0f}" if n.min() == n.max() else f"{n.min():,.0f} to {n.max():,.0f}"
-        each = f"{spread} row{'' if n.max() == 1 else 's'} each"
-        if n.min() < n.max():
-            each += f" (median {number(float(n.median()), 0)})"
-        words.append(f"{group}: {plural(len(n), 'level')} with {each}.")
-    out = _p(" ".join(words))
-    return out + (_p(f"Source: {entry.source}", "source") if entry.source else "")
-
-
-def _diagnostics(fit: Any) -> str:
-    kinds = ((' class="warned"' if warned else "", line) for line, warned in sentences(fit))
-    items = (f"<li{kind}>{escape(line)}</li>" for kind, line in kinds)
-    return f"<ul>{''.join(items)}</ul>"
+def _section(i: int, entry: Entry, *, alone: bool) -> tuple[str, list[tuple[str, str]]]:
+    """Return the section of one fit and its links in the table of contents: of a single fit, its parts."""
+    fit, probs = Reading(entry.fit), entry.probs
+    drawn = entry.figures if entry.figures is not None else pictures(fit)
+    found = [("found", "What was found", parts.answer(fit, probs, entry.story, entry.seconds))]
+    found.append(("model", "Model", parts.model(fit)))
+    found.append(("results", "Results", parts.results(fit, probs)))
+    if is_meta(fit):
+        found.append(("studies", "Studies", parts.studies(fit, drawn, probs)))
+    else:
+        for k, group in enumerate(fit.group_names, 1):
+            found.append((f"group-{k}", f"Groups: {group}", parts.groups(fit, group, drawn, probs)))
+    found += [(p.plan.name, p.plan.heading, parts.figure(p)) for p in drawn if p.plan.alone]
+    found.append(("data", "Data and priors", parts.data_and_priors(fit, entry.source)))
+    found.append(("diagnostics", "Diagnostics", parts.diagnostics(fit)))
+    level = 2 if alone else 3
+    prefix = "" if alone else f"fit-{i}-"
+    text = "\n".join(
+        f'<section id="{prefix}{anchor}"><h{level}>{escape(heading)}</h{level}>\n{body}\n</section>'
+        for anchor, heading, body in found
+    )
+    if alone:
+        return text, [(anchor, heading) for anchor, heading, _ in found]
+    head = f'<h2 id="fit-{i}">{escape(entry.title)}</h2>'
+    return f"<article>{head}\n{text}</article>", [(f"fit-{i}", entry.title)]
 
 
 def _reproduce(entries: Sequence[Entry], command: str) -> str:
-    parts = ["<h2>How to reproduce</h2>"]
+    said = ['<section id="reproduce"><h2>How to reproduce</h2>']
     if command:
-        parts += [_p("From the shell:"), f'<pre class="wrap">{escape(command)}</pre>']
-    calls = [entry.call or _call(entry.fit) for entry in entries]
-    parts += [_p("From Python:"), f'<pre class="wrap">{escape(chr(10).join(["import finetti as fi", *calls]))}</pre>']
-    versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES if _version(name))
-    parts.append(_p(f"Versions: {versions}; Python {platform.python_version()} on {platform.platform(terse=True)}."))
+        said += [parts.paragraph("From the shell:"), f'<pre class="wrap">{escape(command)}</pre>']
+    calls = [[entry.call] if entry.call else [*recipe.preamble(entry.fit), recipe.call(entry.fit)] for entry in entries]
+    imports = ["import finetti as fi"]
+    if any("pd." in line for own in calls for line in own):
+        imports.append("import pandas as pd")
+    lines = [*imports, *(line for own in calls for line in ("", *own))]
+    lines += ["", "print(fit)"] if len(entries) == 1 else []
+    said += [parts.paragraph("From Python:"), f'<pre class="wrap"><code>{escape(chr(10).join(lines))}</code></pre>']
+    methods = {entry.fit.diagnostics.method for entry in entries}
+    said.append(parts.paragraph(f"Versions: {recipe.versions('nuts' if 'nuts' in methods else '')}."))
     seeds = dict.fromkeys(str(entry.fit.seed) for entry in entries)
-    parts.append(_p(f"Seed: {', '.join(seeds)}. The same versions and the same seed give the same numbers."))
-    return "\n".join(parts)
-
-
-def _call(fit: Any) -> str:
-    given: dict[str, Any] = {}
-    model = getattr(fit.model, "model", None)
-    priors = getattr(model, "priors", None)
-    if isinstance(priors, Mapping) and priors:
-        given["priors"] = dict(priors)
-    pooling = getattr(model, "pooling", "partial")
-    if pooling != "partial" and pooling:
-        given["pooling"] = dict(pooling) if isinstance(pooling, Mapping) else pooling
-    given["seed"] = fit.seed
-    rest = ", ".join(f"{name}={as_python(value)}" for name, value in given.items())
-    return f"fit = fi.fit({str(fit.formula)!r}, data, {rest})"
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        if package == "finetti":  # run from a source tree
-            from finetti import __version__
-
-            return __version__
-        return ""
+    said.append(
+        parts.paragraph(f"Seed: {', '.join(seeds)}. The same versions and the same seed give the same numbers.")
+    )
+    return "\n".join([*said, "</section>"])

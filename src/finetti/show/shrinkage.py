@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["draw", "size"]
 
 MOST_ROWS = 120  # more groups than fit one page legibly are shown as a cloud
-LONGEST_NAME = 26  # longer level names are shortened in the middle
+NAME_ROOM = 165.0  # points; wider level names are shortened in the middle
+NAME_SIZE = 9.5
 MOST_WEIGHTS = 40  # up to here each row also carries its weight as a number
 # Raw estimates further out than this many widths of the pooled range sit at the edge of the figure, unless most are
 _REACH, _FAR_REACH = 1.5, 4.0
@@ -32,12 +32,12 @@ def size(rows: GroupRows) -> tuple[float, float]:
     if n > MOST_ROWS:
         return 5.6, st.WIDTH
     row = 0.30 if n <= 30 else max(0.115, 9.0 / n)
-    longest = max(len(name) for name in _names(rows))
-    return 1.75 + row * max(n, 3), st.WIDTH + (0.09 * max(0, longest - 15) if n <= MOST_WEIGHTS else 0.0)
+    widest = max(st.text_width(name, NAME_SIZE) for name in _names(rows))
+    return 1.75 + row * max(n, 3), st.WIDTH + (max(0.0, widest - 90.0) / 72 if n <= MOST_WEIGHTS else 0.0)
 
 
 def _names(rows: GroupRows) -> list[str]:
-    return [shortened(name, LONGEST_NAME) for name in rows.level]
+    return [st.fitted(shortened(name, 60), NAME_SIZE, NAME_ROOM) for name in rows.level]
 
 
 def draw(ax: Axes, rows: GroupRows) -> None:
@@ -45,7 +45,8 @@ def draw(ax: Axes, rows: GroupRows) -> None:
     few = len(rows.level) <= MOST_ROWS
     (_draw_rows if few else _draw_cloud)(ax, rows)
     meaning = rows.axis if few else f"raw estimate ({rows.axis})"
-    ax.set_xlabel("\n".join(wrap(meaning, max(24, int(_room(ax) / 5.8)))))  # 5.8 points a character at 9.5 points
+    ax.set_xlabel("\n".join(st.wrapped(meaning, 9.5, max(120.0, st.points(ax)[0] if few else st.room_over(ax)))))
+    st.plain(ax)
 
 
 def _message(rows: GroupRows) -> tuple[str, str]:
@@ -113,7 +114,7 @@ def _draw_rows(ax: Axes, rows: GroupRows) -> None:
     k = len(rows.level)
     y = np.arange(k, dtype=float)
     left, right = _limits(rows)
-    row_points = _points(ax)[1] / max(k, 3)
+    row_points = st.points(ax)[1] / max(k, 3)
     small = row_points < 12
     raw_y, pooled_y = y - 0.17, y + 0.13  # apart, so that the segment does not hide the interval
     sizes, size_words = _sizes(rows, 7 if small else 14, 34 if small else 90)
@@ -128,7 +129,7 @@ def _draw_rows(ax: Axes, rows: GroupRows) -> None:
     common = rows.common_population
     if common is not None:
         ax.axvline(common, color=st.POPULATION, lw=1.1, ls=(0, (4, 2.5)), zorder=1.5)
-        value = number(common, rows.places)
+        value = st.signed(common, rows.places)
         handles.append(Line2D([], [], color=st.POPULATION, lw=1.1, ls=(0, (4, 2.5)), label=f"population, {value}"))
     elif np.isfinite(rows.population).any():
         ax.scatter(rows.population, pooled_y, marker="|", s=60, color=st.POPULATION, lw=1.2, zorder=1.5)
@@ -203,7 +204,7 @@ def _draw_cloud(ax: Axes, rows: GroupRows) -> None:
     handles = [Line2D([], [], color=st.LINK, lw=1.2, label="no shrinkage (raw = pooled)")]
     if common is not None:
         ax.axhline(common, color=st.POPULATION, lw=1.1, ls=(0, (4, 2.5)), zorder=2)
-        label = f"population, {number(common, rows.places)}"
+        label = f"population, {st.signed(common, rows.places)}"
         handles.append(Line2D([], [], color=st.POPULATION, lw=1.1, ls=(0, (4, 2.5)), label=label))
     inside = seen & (rows.raw >= left) & (rows.raw <= right)
     alpha = float(np.clip(40 / np.sqrt(max(len(rows.level), 1)), 0.08, 0.7))
@@ -232,25 +233,4 @@ def _finish(ax: Axes, rows: GroupRows, handles: list[Any]) -> None:
     if lost:
         whose = "its" if lost == 1 else "their"
         subtitle += f" {plural(lost, 'group')} without a raw estimate (no information of {whose} own)."
-    ax.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), bbox_transform=ax.transAxes, borderaxespad=0.2,
-        borderpad=0.2, ncols=1, labelspacing=0.25, handletextpad=0.6,
-    )  # fmt: skip
-    st.headline(ax, title, subtitle, above=13.4 * len(handles) + 2, room=_room(ax))
-
-
-def _points(ax: Axes) -> tuple[float, float]:
-    """Width and height of the axes in points, before any layout engine has moved them."""
-    inches = ax.figure.get_figure(root=True).get_size_inches()
-    box = ax.get_position()
-    return 72 * float(inches[0]) * box.width, 72 * float(inches[1]) * box.height
-
-
-def _room(ax: Axes) -> float:
-    """Points for text over the axes. Alone in a figure, the axes end where the level names begin."""
-    root = ax.figure.get_figure(root=True)
-    if len(root.axes) > 1:
-        return _points(ax)[0]
-    widths = [text.get_window_extent().width for text in ax.get_yticklabels() if text.get_text()]
-    name = 1.6 * float(ax.yaxis.label.get_fontsize()) if ax.get_ylabel() else 0.0
-    return 72 * float(root.get_size_inches()[0]) - 72 * max(widths, default=0.0) / root.dpi - name - 24
+    st.finish(ax, title, subtitle, handles)

@@ -14,7 +14,10 @@ from finetti.show.reading import pooling_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Column", "Table", "groups_table", "priors_table", "summary_table"]
+__all__ = [
+    "Column", "Table", "factors_table", "groups_table", "meta_table", "priors_table", "studies_table", "summary_table",
+    "variables_table",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def summary_table(fit: Any, probs: Sequence[float] = (0.05, 0.5, 0.95)) -> Table
     frame = fit.summary(probs=tuple(probs))
     quantiles = _quantiles(frame)
     columns = (
-        Column("label", "", right=False),
+        Column("label", "parameter", right=False),
         Column("mean", "mean"),
         Column("sd", "sd"),
         *(Column(q, _quantile_title(q)) for q in quantiles),
@@ -97,15 +100,59 @@ def summary_table(fit: Any, probs: Sequence[float] = (0.05, 0.5, 0.95)) -> Table
     )
     rows = []
     for label, row in frame.iterrows():
-        values = row[quantiles].to_numpy(float)
-        places = decimals(_scale(float(row["sd"]), values))
-        middle = (
-            [number(v, places) for v in (row["mean"], row["sd"], *values)]
-            if places is not None
-            else [significant(v, 4) for v in (row["mean"], row["sd"], *values)]
-        )
-        rows.append((str(label), *middle, count(row["ess"]), significant(row["mcse"], 2)))
+        rows.append((str(label), *_moments(row, quantiles), count(row["ess"]), significant(row["mcse"], 2)))
     return Table(columns, tuple(rows))
+
+
+def _moments(row: pd.Series, quantiles: Sequence[str]) -> list[str]:
+    """Mean, sd and quantiles with the decimals that the sd supports; without uncertainty with 4 digits."""
+    values = row[list(quantiles)].to_numpy(float)
+    places = decimals(_scale(float(row["sd"]), values))
+    if places is None:
+        return [significant(v, 4) for v in (row["mean"], row["sd"], *values)]
+    return [number(v, places) for v in (row["mean"], row["sd"], *values)]
+
+
+def meta_table(frame: pd.DataFrame, title: str) -> Table:
+    """Return `overall()` or `heterogeneity()` of a meta-analysis as text."""
+    quantiles = _quantiles(frame)
+    columns = (
+        Column("name", title, right=False),
+        Column("mean", "mean"),
+        Column("sd", "sd"),
+        *(Column(q, _quantile_title(q)) for q in quantiles),
+    )
+    return Table(columns, tuple((str(name), *_moments(row, quantiles)) for name, row in frame.iterrows()))
+
+
+def studies_table(fit: Any, most: int | None = None, probs: Sequence[float] = (0.05, 0.5, 0.95)) -> Table:
+    """Return `studies()` of a meta-analysis as text; decimals are shared by all studies."""
+    frame = fit.studies(probs=tuple(probs))
+    quantiles = _quantiles(frame)
+    clustered = "cluster" in frame.columns
+    columns = (
+        Column("study", "study", right=False),
+        *([Column("cluster", "cluster", right=False, spare=5)] if clustered else []),
+        Column("effect", "effect"),
+        Column("se", "se"),
+        Column("share", "share", spare=1),
+        Column("weight", "weight", spare=2),
+        Column("mean", "pooled"),
+        Column("sd", "sd", spare=3),
+        *(Column(q, _quantile_title(q), spare=4 if q == "q50" else 0) for q in quantiles),
+    )
+    places = shared_decimals([_scale(row[0], row[1:]) for row in frame[["sd", *quantiles]].to_numpy(float)])
+    rows = []
+    omitted, gap = 0, None
+    if most is not None and len(frame) > most:
+        omitted, gap = len(frame) - most, (most + 1) // 2
+        frame = frame.iloc[[*range(gap), *range(len(frame) - most // 2, len(frame))]]
+    for row in frame.to_dict("records"):
+        cells = {name: number(row[name], places) for name in ("effect", "se", "mean", "sd", *quantiles)}
+        cells |= {name: str(row[name]) for name in ("study", "cluster") if name in row}
+        cells |= {name: number(row[name], 2) for name in ("share", "weight")}
+        rows.append(tuple(cells[c.name] for c in columns))
+    return Table(columns, tuple(rows), omitted, gap)
 
 
 def groups_table(fit: Any, group: str, most: int | None = None, probs: Sequence[float] = (0.05, 0.5, 0.95)) -> Table:
@@ -173,4 +220,51 @@ def priors_table(fit: Any) -> Table:
     for label, row in frame.iterrows():
         source = str(row["source"])
         rows.append((str(label), str(row["prior"]) or MISSING, source if source == "default" else f"you, as {source}"))
+    return Table(columns, tuple(rows))
+
+
+def factors_table(fit: Any) -> Table:
+    """Return the grouping factors as text: how many levels, of how many rows, what varies, how it was pooled."""
+    columns = (
+        Column("factor", "groups", right=False),
+        Column("levels", "levels"),
+        Column("fewest", "rows, least"),
+        Column("median", "median", spare=1),
+        Column("most", "most"),
+        Column("varies", "what varies", right=False),
+        Column("pooling", "pooling", right=False, spare=2),
+    )
+    rows = []
+    for factor in fit.model.design.factors:
+        n = fit.groups(factor.name).drop_duplicates("level")["n"].to_numpy(float)
+        varies = [str(c) for c in factor.coefficients]
+        what = ", ".join(varies if len(varies) <= 4 else [*varies[:3], f"{len(varies) - 3} more"])
+        sizes = (count(n.min()), number(float(np.median(n)), 0), count(n.max()))
+        rows.append((str(factor.name), count(len(n)), *sizes, what, pooling_of(fit, factor.name)))
+    return Table(columns, tuple(rows))
+
+
+def variables_table(fit: Any) -> Table:
+    """Return the response and the predictors as text: mean, spread and range, in the units of the data."""
+    design, response = fit.model.design, fit.model.model.formula.response
+    columns = (
+        Column("column", "column", right=False),
+        Column("role", "role", right=False),
+        Column("average", "mean"),
+        Column("sd", "sd"),
+        Column("lowest", "lowest"),
+        Column("highest", "highest"),
+    )
+    known = [(response.expression, "response", design.y), (response.se, "standard error", getattr(design, "se", None)),
+             (response.weights, "weight", getattr(design, "weights", None))]  # fmt: skip
+    known += [(c, "predictor", design.X[:, k]) for k, c in enumerate(design.columns) if c != "Intercept"]
+    rows = []
+    for name, role, given in known:
+        if given is None:
+            continue
+        values = np.asarray(given, float)
+        sd = float(values.std(ddof=1)) if values.size > 1 else float("nan")
+        places = decimals(sd)
+        written = [number(v, places) for v in (values.mean(), sd, values.min(), values.max())]
+        rows.append((str(name), role, *written))
     return Table(columns, tuple(rows))

@@ -9,8 +9,8 @@ from textwrap import fill, wrap
 from typing import TYPE_CHECKING, Any
 
 from finetti.show.numbers import duration, plural
-from finetti.show.reading import Reading, pooling_of, sentences
-from finetti.show.tables import Table, groups_table, summary_table
+from finetti.show.reading import Reading, is_meta, pooling_of, sentences
+from finetti.show.tables import Table, groups_table, meta_table, studies_table, summary_table
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -189,9 +189,21 @@ def print_fit(
     if warning is not None:
         out.print()
         out.print(warning)
+    if is_meta(fit):
+        at = ", at the means of the moderators" if fit.has_moderators else ""
+        heading("Overall effect", f"posterior, {plural(fit.n_rows, 'study')}{at}")
+        _print_table(out, meta_table(fit.overall(probs), "effect"))
+        heading("Heterogeneity", "tau: sd of the true effects; I2: its share in the variance of a typical study")
+        _print_table(out, meta_table(fit.heterogeneity(probs), "heterogeneity"))
     heading("Summary", f"posterior, {plural(fit.n_rows, 'row')}")
     _print_table(out, summary_table(fit, probs))
-    for group in fit.group_names:
+    if is_meta(fit):
+        table = studies_table(fit, None if fit.n_rows <= most_levels else min(_FEW, most_levels), probs)
+        heading("Studies", "share: in the overall effect; weight: of the study's own data in its pooled effect")
+        _print_table(out, table)
+        if table.omitted:
+            out.print(f"  ({table.omitted:,} of {fit.n_rows:,} studies not shown; {full})", style="dim")
+    for group in () if is_meta(fit) else fit.group_names:
         total = fit.groups(group)["level"].nunique()
         table = groups_table(fit, group, None if total <= most_levels else min(_FEW, most_levels), probs)
         aside = f"raw estimate → {POOLED[pooling_of(fit, group)]}; weight = share of the group's own data"
