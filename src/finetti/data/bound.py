@@ -125,7 +125,7 @@ def scales_of(design: Design) -> Scales:
     """Return the location and spread of y - offset and of every column, in their own units.
 
     With known standard errors the sd of y is at least half their median: studies that happen to agree (or a single one)
-    say nothing about how small an effect or its variation is, and a default prior of their spread would contradict them.
+    say nothing about how small an effect or its variation is, and a default prior of their spread would say otherwise.
     Without any spread it is the median itself.
     A group-level column that is constant has no sd, and its size stands in, so that its default prior still moves
     with its unit.
