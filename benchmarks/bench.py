@@ -58,18 +58,18 @@ def interpreter(variable: str, folder: str) -> str:
     return python
 
 
-def start(program: str, case: Case) -> Worker:
+def start(program: str, case: Case, limit: float = LIMIT) -> Worker:
     """A worker of this program for this case, or LeftOutError."""
     if program == "finetti":
         return Worker(python_command("fit_finetti.py", case), LIMIT)
     if program == "bambi":
         return Worker(python_command("fit_bambi.py", case, interpreter("FINETTI_BAMBI_PYTHON", ".venv-bambi")), LIMIT)
     if program.startswith("lme4"):
-        return Worker(lme4_command(case, "default" if program == "lme4" else "no-derivatives"), LIMIT)
-    return Worker(python_command(f"fit_{program}.py", case, interpreter("FINETTI_PEERS_PYTHON", ".venv-peers")), LIMIT)
+        return Worker(lme4_command(case, "default" if program == "lme4" else "no-derivatives"), limit)
+    return Worker(python_command(f"fit_{program}.py", case, interpreter("FINETTI_PEERS_PYTHON", ".venv-peers")), limit)
 
 
-def race(case: Case, programs: list[str], repeats: int) -> Row:
+def race(case: Case, programs: list[str], repeats: int, limit: float = LIMIT) -> Row:
     """Warm every program up, then time them in turn; estimates and finetti's error come last."""
     row = Row(case)
     workers: dict[str, Worker] = {}
@@ -81,7 +81,7 @@ def race(case: Case, programs: list[str], repeats: int) -> Row:
 
     for program in programs:
         try:
-            workers[program] = start(program, case)
+            workers[program] = start(program, case, limit)
             row.first[program] = workers[program].ask("go")["seconds"]
             # a fit that takes the whole budget is warm enough, and is not run twice
             row.seconds[program] = [row.first[program]] if row.first[program] > BUDGET else []
@@ -182,6 +182,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--peers", default=",".join([*POINT, "bambi"]), help="names of peers, with commas between")
     parser.add_argument("--repeats", type=int, help=f"fits of each ({SMALL_REPEATS}; {LARGE_REPEATS} of the large)")
     parser.add_argument("--bambi-limit", type=float, default=LIMIT, help="seconds for one run of Bambi (600)")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for one fit of any other program (600)")
     parser.add_argument("--out", type=Path, help="where to write (benchmarks/results.md)")
     return parser.parse_args(argv)
 
@@ -201,7 +202,7 @@ def main(argv: list[str]) -> int:
             continue
         print(f"{case.name} ...", file=sys.stderr, flush=True)
         repeats = asked.repeats or (3 if asked.quick else LARGE_REPEATS if case.large else SMALL_REPEATS)
-        rows.append(race(case, ["finetti", *(p for p in peers if p != "bambi")], repeats))
+        rows.append(race(case, ["finetti", *(p for p in peers if p != "bambi")], repeats, asked.limit))
     if not rows:
         print("none of these data sets is here")
         return 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.special
 import scipy.stats
 
@@ -87,6 +88,44 @@ def test_quantiles_of_a_gaussian() -> None:
     q, e = (a[:, 0] for a in s.quantiles(theta[:, :1], s.theta[:, :1], probs))
     np.testing.assert_allclose(q, scipy.stats.norm.ppf(probs), atol=0.03)
     assert np.all(e >= 0) and np.all(e < 0.05)
+
+
+def test_quantiles_do_not_inherit_the_error_of_a_poor_polynomial() -> None:
+    """One step from the polynomial's own quantile leaves an error of second order, which no spread would show."""
+    shapes = scipy.stats.norm([-1.2, 1.2], [0.5, 0.4])
+
+    def cdf(x: float) -> float:
+        return float(shapes.cdf(x) @ [2 / 3, 1 / 3])
+
+    def log_density(t: np.ndarray) -> np.ndarray:
+        return np.log(shapes.pdf(t[:, :1]) @ [2 / 3, 1 / 3]) + scipy.stats.norm.logpdf(t[:, 1])
+
+    probs = np.array([0.2, 0.5, 0.8])
+    truth = np.array([scipy.optimize.brentq(lambda x, p=p: cdf(x) - p, -4, 4) for p in probs])
+    found, claimed = [], []
+    for seed in range(12):
+        s, theta = fitted(log_density, 2, 512, seed)
+        q, e = s.quantiles(theta[:, :1], s.theta[:, :1], probs)
+        found.append(q[:, 0] - truth)
+        claimed.append(e[:, 0])
+    z = np.array(found) / np.array(claimed)
+    assert np.sqrt(np.mean(z**2)) < 1.7
+
+
+def test_a_tail_of_the_polynomial_beyond_the_proposal_is_cut() -> None:
+    """The proposal is half as wide as the polynomial's tail: where it has no nodes, nothing would correct that tail."""
+
+    def log_density(t: np.ndarray) -> np.ndarray:  # flat at the middle, so that a polynomial has tails too long
+        return -np.sum(np.abs(t) ** 5, axis=1)
+
+    q = Mixture(np.zeros((1, 2)), 0.35 * np.eye(2)[None], np.ones(1), 20.0, identity_warp(2))
+    theta, replicate = nodes(q, 64, 3)
+    log_ratio = log_density(theta) - q.log_density(theta)
+    s = fit_surrogate(q, theta, log_ratio, replicate, np.random.SeedSequence([3, 99]))
+    assert s is not None
+    w = np.exp(log_ratio - log_ratio.max())
+    largest = np.quantile(w / w.mean(), 0.98)
+    assert np.max(w / w.mean() - s.residual) <= 1.02 * largest
 
 
 def test_too_few_nodes_make_no_surrogate() -> None:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 import finetti as fi
 from finetti.errors import FinettiError
 from finetti.show import plots
+from finetti.show.pictures import plans
 from show.drawn import collisions, has_intervals, has_marks, laid_out, outside, texts, words
 from show.fakes import FakeFit, eight_schools, group_table, many, sleepstudy
 
@@ -161,6 +162,15 @@ def test_forest_of_raw_estimates_without_information():
     assert outside(figure) == []
 
 
+def test_no_weight_is_minus_nothing():
+    table = group_table(["a", "b", "c"], [1, 1, 1], [1.0, 2.0, 3.0], [1.0, 1.0, 1.0])
+    table["weight"] = [-0.001, 0.2, 0.4]
+    fit = FakeFit({"g": table})
+    said = [" ".join(words(draw(fit)).split()) for draw in (plots.shrinkage_figure, plots.forest_figure)]
+    assert "Own data decide 0 to 40 % (median 20 %)" in said[0]
+    assert all("40 % 20 % 0 %" in text and "-0" not in text for text in said)
+
+
 # --- meta-analysis -----------------------------------------------------------------------------------
 
 
@@ -181,7 +191,13 @@ def test_study_forest_shows_the_tables(meta_fit):
     shares = [t.get_text() for t in ax.texts if t.get_text().endswith("%")]
     assert shares == [f"{100 * v:.0f} %" for v in table["share"]]
     tau = meta_fit.heterogeneity().loc["tau", "q50"]
-    assert f"sd (tau) of {tau:.1f}" in words(figure)
+    said = " ".join(words(figure).split())
+    assert f"sd (tau) of {tau:.1f}" in said and "posterior medians." in said  # the tables lead with means
+
+
+def test_a_single_hyperparameter_makes_no_pairs_on_the_page(meta_fit, subjects_fit):
+    assert "pairs" not in [plan.name for plan in plans(meta_fit)]
+    assert "pairs" in [plan.name for plan in plans(subjects_fit)]
 
 
 def test_many_studies_have_no_names():

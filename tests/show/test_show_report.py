@@ -173,6 +173,7 @@ def test_write_names_the_file_and_keeps_to_its_place(schools, tmp_path):
     (tmp_path / "blocked.html").mkdir()
     (tmp_path / "blocked.html" / "report.html").mkdir()
     for path, words in ((tmp_path / "no" / "x.html", "no directory"), (tmp_path / "blocked.html", "cannot be written"),
-                        ("", "give a file"), (3, "give a file")):  # fmt: skip
+                        ("", "give a file"), (3, "give a file"),
+                        ("a\0b", "give a file"), (tmp_path / "blocked.html", "that you may write to")):  # fmt: skip
         with pytest.raises(FinettiError, match=words):
             write(schools, path)

@@ -172,6 +172,13 @@ def test_without_the_script_the_page_reads_the_same(radon, browser):
     assert with_script == without
 
 
+def test_long_names_leave_rows_low_on_a_phone(look, browser):
+    names = [f"Author {i} and others, a study with a long title" for i in range(5)]
+    look(page(Entry("E", FakeFit({"g": group_table(names, [1] * 5, [1.0] * 5, [1.0] * 5)}))), 390)
+    cell = f"document.querySelector({GROUPS!r}).tBodies[0].rows[0].cells[0]"
+    assert browser.run(f"{cell}.getBoundingClientRect().height < 5 * parseFloat(getComputedStyle({cell}).lineHeight)")
+
+
 def test_evil_names_do_nothing(look, browser):
     table = group_table([EVIL, "B"], [1, 2], [1.0, 2.0], [1.0, 1.0])
     seen = look(page(Entry(EVIL, FakeFit({EVIL: table}, response=EVIL, formula=EVIL)), title=EVIL), 390)

@@ -491,6 +491,8 @@ def covariance(i: int, j: int, value: float, both: bool = True) -> np.ndarray:
         (lambda: fi.meta([[0.1], [0.2]], [0.1, 0.1]), r"of shape \(2, 1\)"),
         (lambda: fi.meta([0.1, np.inf], [0.1, 0.1]), "is inf in row 1"),
         (lambda: fi.meta([0.1, np.nan], [0.1, 0.1]), "missing values"),
+        (lambda: fi.meta("yi", "sei", {**TABLE, "yi": [0.1, None, 0.3, 0.2]}), r"of 4 rows: 'yi' 1\)"),
+        (lambda: fi.meta("yi", "sei", {**TABLE, "name": ["b", None, "d", "c"]}, labels="name"), r"4 rows: 'name' 1\)"),
         (lambda: fi.meta([0.1, 0.2], [0.1, 0.0]), "must be above zero, but 'se' is 0 in row 1"),
         (lambda: fi.meta([0.1, 0.2], [-0.1, 0.1]), "'se' is -0.1 in row 0"),
         (lambda: fi.meta("yi", "sei", TABLE, labels="paper"), "'p' names 2 rows.*cluster='paper' and leave labels out"),

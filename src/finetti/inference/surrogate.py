@@ -44,8 +44,13 @@ SCAN_DEPTH, SCAN_WEIGHT = 10.0, 0.3
 FLOOR = 0.05
 # sd 1.36: in every coordinate the weights of a standard normal stay below 1.2
 LOGISTIC_SCALE = 0.75
+# the polynomial may not exceed the proposal by more than this share of the nodes do, if they are that many at least:
+# what few nodes say of their own largest weight would follow them
+LARGEST, LARGEST_FEWEST = 0.02, 10
 # half-width in probability over which the density at a quantile is taken
 DENSITY_BAND = 0.02
+# corrections of a quantile, at most
+QUANTILE_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -126,12 +131,24 @@ class Surrogate:
         wanted, weights = np.concatenate([probs, probs - band, probs + band]), self.weights
         P, k = probs.size, at_nodes.shape[1]
         ends = np.stack([weighted_quantiles(at_dense[:, j], weights, wanted) for j in range(k)], axis=1)
-        start, slope = ends[:P], np.maximum(ends[2 * P :] - ends[P : 2 * P], 1e-300) / (2.0 * band[:, None])
-        below, error = self.expect(
-            (at_nodes[:, None] <= start).reshape(-1, P * k).astype(float),
-            (at_dense[:, None] <= start).reshape(-1, P * k).astype(float),
-        )
-        return start + (probs[:, None] - below.reshape(P, k)) * slope, error.reshape(P, k) * slope
+        x, slope = ends[:P], np.maximum(ends[2 * P :] - ends[P : 2 * P], 1e-300) / (2.0 * band[:, None])
+        error = np.zeros_like(x)
+        columns = np.arange(k)
+        # from the dense points' own quantile, whose distance to the one wanted is the polynomial's error: one step is
+        # first order in it, so that more follow where the first is more than noise
+        for _ in range(QUANTILE_STEPS):
+            here = x[:, columns]
+            below, at_here = self.expect(
+                (at_nodes[:, None, columns] <= here).reshape(-1, here.size).astype(float),
+                (at_dense[:, None, columns] <= here).reshape(-1, here.size).astype(float),
+            )
+            gap, noise = probs[:, None] - below.reshape(here.shape), at_here.reshape(here.shape)
+            x[:, columns] += gap * slope[:, columns]
+            error[:, columns] = noise * slope[:, columns]
+            columns = columns[np.any(np.abs(gap) > noise, axis=0)]
+            if not columns.size:
+                break
+        return x, error
 
 
 def _moments_of(x: Floats, w: Floats) -> tuple[Floats, Floats]:
@@ -240,9 +257,11 @@ def fit_surrogate(
         free, log_q_dense = _logistic(SobolStreams(d, R, seed).next(M))
         phi_dense = centre + free @ L.T
         log_q_dense -= np.sum(np.log(np.diag(L)))
+        proposed = proposal.log_density_phi(phi_dense)
     else:  # one bell would not cover several modes
         phi_dense = proposal.sample_phi(SobolStreams(d + 2, R, seed).next(M))
         log_q_dense, free = proposal.log_density_phi(phi_dense), chart.z(phi_dense)
+        proposed = log_q_dense
     z_dense, lost_dense = chart.inside(free)
 
     best: tuple[float, int, Floats, Floats] | None = None
@@ -271,17 +290,24 @@ def fit_surrogate(
     assert best is not None
     residual_sd, degree, coefs, left_out = best
     ceiling = float(log_p[alive].max()) + 1.0
+    n_largest = int(LARGEST * log_w.size)
+    most = float(np.sort(log_w)[-n_largest]) if n_largest >= LARGEST_FEWEST else np.inf
 
-    def density(polynomial: Floats, z: Floats, lost: Floats) -> Floats:
-        """Log of s. A polynomial may not invent a higher mode, nor tails of more than twice the variance."""
-        return np.minimum(polynomial, ceiling - 0.25 * np.sum(z * z, axis=1)) + lost
+    def density(polynomial: Floats, z: Floats, lost: Floats, log_q: Floats) -> Floats:
+        """Log of s. A polynomial may not invent a higher mode, nor tails of more than twice the variance.
+
+        Where it exceeds the proposal by far, a node would take all of that away again; but such nodes are so rare
+        that most fits have none, and neither their mean nor their spread over replicates would know.
+        """
+        bounded = np.minimum(polynomial, ceiling - 0.25 * np.sum(z * z, axis=1)) + lost
+        return np.minimum(bounded, most + log_q)
 
     F_dense = _features(z_dense, degree).reshape(R, M, -1)
     log_s = (F_dense @ coefs[:, :, None]).ravel()
     return Surrogate(
         proposal.warp.forward(phi_dense),
-        np.exp(density(log_s, z_dense, lost_dense) - log_q_dense),
-        w - np.exp(density(left_out, z, lost) - log_q),
+        np.exp(density(log_s, z_dense, lost_dense, proposed) - log_q_dense),
+        w - np.exp(density(left_out, z, lost, log_q) - log_q),
         replicate,
         residual_sd,
         degree,

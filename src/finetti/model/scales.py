@@ -16,7 +16,7 @@ class Scales:
     ----------
     y_mean, y_sd : float
         Mean and standard deviation of y - offset on the link scale, in units of y; `y_sd` > 0. With known standard
-        errors `y_sd` is at least their median.
+        errors `y_sd` is at least half their median.
     x_mean, x_sd : mapping of str to float
         Mean and standard deviation of every population column, in units of the column.
     noise_sd : float, optional

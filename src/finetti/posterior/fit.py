@@ -255,7 +255,8 @@ class Fit:
 
         Probabilities of pairs are mixtures over hyperparameter nodes of exact normal probabilities, covariances
         between levels included; ranks come from the joint draws of the fit, their Monte Carlo error being at most
-        0.008 for 4,000 draws. The population value, which all levels share, plays no part.
+        0.008 for 4,000 draws. The population value, which all levels share, plays no part: of a
+        meta-analysis with moderators or clusters it is what they leave of the studies that is compared.
 
         Parameters
         ----------
@@ -328,7 +329,7 @@ class Fit:
 
     @property
     def plot(self) -> Plots:
-        """Figures: `fit.plot.shrinkage()`, `forest`, `hyper`, `predictive`, `pairs`."""
+        """Figures: `fit.plot.shrinkage()`, `forest`, `hyper`, `predictive`, `pairs`; of a meta-analysis `funnel`."""
         return Plots(self)
 
     def report(self, path: str | os.PathLike[str], title: str | None = None) -> Path:

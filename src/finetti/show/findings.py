@@ -15,7 +15,7 @@ import numpy as np
 
 from finetti.model.sketch import terms
 from finetti.show.estimates import shortened
-from finetti.show.numbers import decimals, plural, shared_decimals
+from finetti.show.numbers import decimals, percent, plural, shared_decimals
 from finetti.show.numbers import number as plain_number
 from finetti.show.reading import is_meta, pooling_of
 
@@ -253,8 +253,8 @@ def found(fit: Any, probs: Sequence[float]) -> list[str]:
 
 
 def _percent(weight: np.ndarray) -> str:
-    low, mid, high = (f"{100 * v:.0f}" for v in (weight.min(), np.median(weight), weight.max()))
-    return f"{mid} %" if low == high else f"{low} to {high} % (median {mid} %)"
+    low, mid, high = (percent(v) for v in (weight.min(), np.median(weight), weight.max()))
+    return mid if low == high else f"{low.removesuffix(' %')} to {high} (median {mid})"
 
 
 def _where(fit: Any) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from finetti.show import style as st
 from finetti.show.estimates import GroupRows
-from finetti.show.numbers import MISSING
+from finetti.show.numbers import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -213,7 +213,7 @@ def named_in(name: str, size: float, room: float, two: bool = False) -> str:
 
 def _columns(ax: Axes, rows: GroupRows) -> None:
     """Write the number of rows and the weight of each group's own data beside its row."""
-    weights = [MISSING if not np.isfinite(w) else f"{100 * w:.0f} %" for w in rows.weight]
+    weights = [percent(w) for w in rows.weight]
     text_columns(ax, {"n": [f"{n:,.0f}" for n in rows.n], "own\nweight": weights}, np.arange(len(weights)))
 
 

@@ -30,7 +30,7 @@ def message(s: Studies) -> tuple[str, str]:
     away = np.abs(s.effect - s.overall[0])
     alone = int(np.sum(away > Z95 * s.se))
     both = int(np.sum(away > Z95 * np.sqrt(s.se**2 + s.tau[0] ** 2)))
-    tau = f"tau\u00a0=\u00a0{s.text(s.tau[0])}"
+    tau = f"tau\u00a0=\u00a0{s.text(s.tau[0])} (median)"
     title = f"{alone or 'None'} of {k} studies {_lie(alone)} outside the funnel of chance; "
     title += f"{both or 'none'} once {tau} is counted"
     words = f"Chance alone would put about {number(0.05 * k, 1)} outside. "

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-__all__ = ["MISSING", "count", "decimals", "duration", "number", "plural", "shared_decimals", "significant"]
+__all__ = ["MISSING", "count", "decimals", "duration", "number", "percent", "plural", "shared_decimals", "significant"]
 
 MISSING = "–"
 _MOST_DECIMALS = 7  # beyond this a column is unreadable, and scientific notation is clearer
@@ -53,6 +53,15 @@ def number(value: float, places: int | None = None) -> str:
         return f"{value:.3g}"
     text = f"{value:.{places}f}"
     return text[1:] if text.startswith("-") and float(text) == 0.0 else text
+
+
+def percent(share: float) -> str:
+    """Write a share as whole per cent.
+
+    >>> percent(0.184), percent(-1e-9), percent(float("nan"))
+    ('18 %', '0 %', '–')
+    """
+    return MISSING if math.isnan(share) else f"{number(100.0 * share, 0)} %"
 
 
 def significant(value: float, digits: int) -> str:

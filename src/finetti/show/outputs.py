@@ -32,7 +32,8 @@ def prepare(directory: str | os.PathLike[str]) -> Path:
     except FileExistsError:
         raise FinettiError(f"--out {str(path)!r} is a file; give the name of a directory.") from None
     except OSError as error:
-        raise FinettiError(f"--out {str(path)!r} cannot be made: {error.strerror or error}.") from None
+        told = f"--out {str(path)!r} cannot be made: {error.strerror or error}; give another directory."
+        raise FinettiError(told) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise FinettiError(f"--out {str(path)!r} is not writable; give another directory.")
     return path

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetti.errors import FinettiError
 from finetti.show import plots
 from finetti.show.estimates import coefficients
+from finetti.show.nodes import hyperparameters
 from finetti.show.reading import is_meta, pooling_of
 from finetti.show.style import style
 
@@ -56,7 +57,7 @@ class Plan:
             return None
         try:
             return function(fit, self.group, self.coefficient) if self.group else function(fit)
-        except FinettiError:  # such as pairs of a single hyperparameter
+        except FinettiError:  # such as the spread of a model without groups and with known errors
             return None
 
 
@@ -118,11 +119,22 @@ def plans(fit: Any) -> list[Plan]:
         Plan("predictive_figure", "predictive", "Does the model fit?",
              "If the model describes the data, the observed responses look like one of the simulated sets. Where they "
              "stand apart, the model misses something: skewness, outliers, a limit.", alone=True),
-        Plan("pairs_figure", "pairs", "Hyperparameters in pairs",
-             "Each dot is a set of hyperparameters, larger and darker where it counts more. A ridge means that the "
-             "data determine a combination better than either one.", alone=True),
     ]  # fmt: skip
+    if _free(fit) > 1:
+        made.append(
+            Plan("pairs_figure", "pairs", "Hyperparameters in pairs",
+                 "Each dot is a set of hyperparameters, larger and darker where it counts more. A ridge means that the "
+                 "data determine a combination better than either one.", alone=True)
+        )  # fmt: skip
     return made
+
+
+def _free(fit: Any) -> int:
+    """How many hyperparameters were integrated over."""
+    try:
+        return sum(not h.held for h in hyperparameters(fit, smooth=False))
+    except FinettiError:
+        return 0
 
 
 def _shrinkage(fit: Any) -> list[Plan]:

@@ -124,7 +124,7 @@ def write(fit: Any, path: str | os.PathLike[str], title: str | None = None) -> P
     FinettiError
         If the file cannot be written.
     """
-    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path) or "\0" in os.fspath(path):
         raise FinettiError(f"the path of the report was {path!r}; give a file or a directory, such as 'report.html'")
     target = Path(path)
     if target.is_dir():
@@ -139,7 +139,10 @@ def write(fit: Any, path: str | os.PathLike[str], title: str | None = None) -> P
     try:
         target.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise FinettiError(f"the report cannot be written to {str(target)!r}: {error.strerror or error}") from None
+        raise FinettiError(
+            f"the report cannot be written to {str(target)!r}: {error.strerror or error}; give a path in a "
+            "directory that you may write to"
+        ) from None
     return target
 
 

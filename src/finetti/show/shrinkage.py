@@ -8,7 +8,7 @@ import numpy as np
 
 from finetti.show import style as st
 from finetti.show.estimates import GroupRows, shortened
-from finetti.show.numbers import number, plural, shared_decimals
+from finetti.show.numbers import number, percent, plural, shared_decimals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,8 +70,8 @@ def _message(rows: GroupRows) -> tuple[str, str]:
         title = f"Partially pooled estimates by {group}"
     if not weight.size:
         return title, "Spread: standard deviation between groups."
-    low, mid, high = (f"{100 * v:.0f}" for v in (weight.min(), np.median(weight), weight.max()))
-    share = f"{mid} %" if low == high else f"{low} to {high} % (median {mid} %)"
+    low, mid, high = (percent(v) for v in (weight.min(), np.median(weight), weight.max()))
+    share = mid if low == high else f"{low.removesuffix(' %')} to {high} (median {mid})"
     return title, f"Own data decide {share} of a group's estimate, the population the rest."
 
 
@@ -182,7 +182,7 @@ def _write_weights(ax: Axes, rows: GroupRows) -> None:
     where = ax.get_yaxis_transform()
     kind: dict[str, Any] = {"transform": where, "ha": "right", "fontsize": 8.5, "color": st.MUTED, "clip_on": False}
     for i, w in enumerate(rows.weight):
-        ax.text(1.115, i, "–" if not np.isfinite(w) else f"{100 * w:.0f} %", va="center", **kind)
+        ax.text(1.115, i, percent(w), va="center", **kind)
     ax.text(1.115, -0.72, "own\nweight", va="bottom", linespacing=1.0, **kind)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from finetti.show import style as st
 from finetti.show.forest import MOST_NAMED, Z90, limits, named_in, own_handle, own_rows, text_columns
-from finetti.show.numbers import plural
+from finetti.show.numbers import percent, plural
 from finetti.show.studies import Studies
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def message(s: Studies) -> tuple[str, str]:
     title += f"a new study {s.text(s.new[1])}\u00a0to\u00a0{s.text(s.new[2])}"
     i2 = f", {100 * s.I2:.0f} % of a typical study's variance (I²)" if np.isfinite(s.I2) else ""
     both = " between clusters and within them" if s.cluster else ""
-    words = f"{plural(len(s.names), 'study')}; true effects differ{both} with an sd (tau) of {s.text(s.tau[0])}{i2}. "
-    return title, words + "All intervals are 90 %."
+    words = f"{plural(len(s.names), 'study')}; true effects differ{both} with an sd (tau) of {s.text(s.tau[0])}{i2}; "
+    return title, words + f"posterior median{'s' if i2 else ''}. All intervals are 90 %."
 
 
 def draw(ax: Axes, s: Studies) -> None:
@@ -104,7 +104,7 @@ def draw(ax: Axes, s: Studies) -> None:
         if row_points >= 9.0:
             told = [s.interval(*v) for v in zip(effect, raw_low, raw_high, strict=True)]
             told += [s.interval(*s.overall), f"{s.text(s.new[1])} to {s.text(s.new[2])}"]
-            share = [f"{100 * v:.0f} %".replace("-", "−") for v in s.share]
+            share = [percent(v).replace("-", "−") for v in s.share]
             text_columns(ax, {"observed\n[90 %]": told, "share": [*share, "", ""]}, np.array([*y, *feet_at]), TEXT)
     else:
         ax.set_yticks(feet_at, feet, fontsize=8.5)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from finetti.data.checks import as_floats, check_finite
+from finetti.data.checks import as_floats, check_finite, observed_rows
 from finetti.data.columns import factorise, missing_mask, numbers
 from finetti.data.covariance import Covariance
 from finetti.data.frames import Table, read
@@ -51,7 +51,7 @@ class Effects:
 
 def read_effects(
     effect: Any, se: Any, data: Any = None, *, labels: Any = None, moderators: str | None = None, cluster: Any = None,
-    V: Any = None,
+    V: Any = None, missing: str = "error",
 ) -> Effects:  # fmt: skip
     """Collect and check the input of `finetti.meta`; see there for the parameters.
 
@@ -99,6 +99,9 @@ def read_effects(
     formula, extra = _formula(moderators, table, {name: given_names[name] for name in columns})
     columns |= extra
     _same_length(columns, k, table)
+    # complain of gaps here, where the user's own names of the columns are known
+    theirs = {"study": "labels"} | {name: v for name, v in given_names.items() if isinstance(v, str)}
+    observed_rows({theirs.get(name, name): column for name, column in columns.items()}, k, missing)
     return Effects(columns, formula, covariance or None, effect_name, se_name)
 
 

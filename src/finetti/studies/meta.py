@@ -116,7 +116,7 @@ def meta(
     >>> fit.overall(probs=(0.025, 0.975)).loc["overall"].round(0).astype(int).to_dict()
     {'mean': 8, 'sd': 5, 'q2.5': -2, 'q97.5': 18}
     """
-    found = read_effects(effect, se, data, labels=labels, moderators=moderators, cluster=cluster, V=V)
+    found = read_effects(effect, se, data, labels=labels, moderators=moderators, cluster=cluster, V=V, missing=missing)
     model = Model(found.formula, priors=priors)
     bound = bind(model, pd.DataFrame(found.columns), missing, found.covariance)
     fit = fit_bound(bound, method=method, draws=draws, seed=seed, progress=progress)
