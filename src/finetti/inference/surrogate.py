@@ -24,7 +24,7 @@ from scipy.linalg import solve_triangular
 
 from finetti.inference.proposal import Mixture
 from finetti.inference.sobol import SobolStreams
-from finetti.inference.weights import normalise, weighted_quantiles
+from finetti.inference.weights import normalise
 
 __all__ = ["Surrogate", "fit_surrogate", "n_terms"]
 
@@ -49,8 +49,6 @@ LOGISTIC_SCALE = 0.75
 LARGEST, LARGEST_FEWEST = 0.02, 10
 # half-width in probability over which the density at a quantile is taken
 DENSITY_BAND = 0.02
-# corrections of a quantile, at most
-QUANTILE_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -128,27 +126,30 @@ class Surrogate:
         """Quantiles (P, k) of k functions (S, k), (M, k) of theta, and their mcse."""
         # most quantiles of interest lie well inside; the band shrinks towards the ends
         band = np.minimum(DENSITY_BAND, 0.5 * np.minimum(probs, 1.0 - probs))
-        wanted, weights = np.concatenate([probs, probs - band, probs + band]), self.weights
+        wanted = np.concatenate([probs, probs - band, probs + band])
         P, k = probs.size, at_nodes.shape[1]
-        ends = np.stack([weighted_quantiles(at_dense[:, j], weights, wanted) for j in range(k)], axis=1)
+        # the points and the corrections at the nodes together: one distribution, some of whose weights are negative
+        weights = np.concatenate([self.dense / self.dense.size, self.residual / self.residual.size])
+        pooled = np.concatenate([at_dense, at_nodes])
+        ends = np.stack([_signed_quantiles(pooled[:, j], weights, wanted) for j in range(k)], axis=1)
         x, slope = ends[:P], np.maximum(ends[2 * P :] - ends[P : 2 * P], 1e-300) / (2.0 * band[:, None])
-        error = np.zeros_like(x)
-        columns = np.arange(k)
-        # from the dense points' own quantile, whose distance to the one wanted is the polynomial's error: one step is
-        # first order in it, so that more follow where the first is more than noise
-        for _ in range(QUANTILE_STEPS):
-            here = x[:, columns]
-            below, at_here = self.expect(
-                (at_nodes[:, None, columns] <= here).reshape(-1, here.size).astype(float),
-                (at_dense[:, None, columns] <= here).reshape(-1, here.size).astype(float),
-            )
-            gap, noise = probs[:, None] - below.reshape(here.shape), at_here.reshape(here.shape)
-            x[:, columns] += gap * slope[:, columns]
-            error[:, columns] = noise * slope[:, columns]
-            columns = columns[np.any(np.abs(gap) > noise, axis=0)]
-            if not columns.size:
-                break
-        return x, error
+        _, error = self.expect(
+            (at_nodes[:, None] <= x).reshape(-1, P * k).astype(float),
+            (at_dense[:, None] <= x).reshape(-1, P * k).astype(float),
+        )
+        return x, error.reshape(P, k) * slope
+
+
+def _signed_quantiles(x: Floats, w: Floats, probs: Floats) -> Floats:
+    """Quantiles of points some of whose weights are negative: a distribution function with small steps down.
+
+    It is made monotone from below and from above, and the two are averaged.
+    """
+    order = np.argsort(x)
+    x, w = x[order], w[order]
+    F = np.cumsum(w) - 0.5 * w
+    rising = 0.5 * (np.maximum.accumulate(F) + np.minimum.accumulate(F[::-1])[::-1])
+    return np.interp(probs * w.sum(), rising, x)
 
 
 def _moments_of(x: Floats, w: Floats) -> tuple[Floats, Floats]:
