@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -218,3 +219,19 @@ def test_nodes_do_not_disturb_each_other() -> None:
     mixed = inner.log_marginal(broken)
     assert np.isnan(mixed[2])
     np.testing.assert_array_equal(np.delete(mixed, 2), together)
+
+
+def test_a_replaced_system_has_work_arrays_of_its_own() -> None:
+    """Kernels write into them without bounds: those of a system without known errors are too short for another."""
+    rng = np.random.default_rng(0)
+    index = np.repeat(np.arange(4), 3)
+    known = BlockSystem.build(
+        [Grouping(index, 4, np.ones((12, 1)))], np.ones((12, 1)), rng.normal(size=12), se2=np.ones(12)
+    )
+    plain = dataclasses.replace(known, se2=np.zeros(0), weights=np.ones(12))
+    assert plain._local is not known._local
+    at = Points(np.ones((1, 1)), np.ones(1), np.ones(1), np.zeros((1, 0)))
+    plain._factor(at)
+    known._factor(at)
+    assert plain._local.w.size == 0
+    assert known._local.w.size == 12

@@ -148,7 +148,8 @@ class BlockSystem:
     panel0: Floats
     root0: Floats
     n_fixed: int
-    _local: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+    # made anew by `dataclasses.replace`: work arrays of another size would be written past their end
+    _local: threading.local = field(init=False, default_factory=threading.local, repr=False, compare=False)
 
     @classmethod
     def build(
