@@ -75,7 +75,7 @@ End = tuple[Floats, float, Floats, Floats]  # place, height, gradient, negative 
 # longest step in any coordinate, step shares tried at once, how close (in posterior sds) is close enough, rounds
 LONGEST, SHARES, CLOSE, ROUNDS = 2.0, np.array([1.0, 0.5, 0.2, 0.05]), 1e-3, 40
 # the same where evaluations are dear: the last step, from this close, is taken without looking
-FEW_SHARES, NEAR = np.array([1.0, 0.3]), 0.4
+FEW_SHARES, NEAR, LEFT = np.array([1.0, 0.3]), 0.4, 0.3
 # how close two climbs are when they have become one
 MERGED = 0.1
 
@@ -159,8 +159,8 @@ def _climb(gradient: Gradient, starts: Floats, curvature: Floats, dear: bool) ->
     for i in np.flatnonzero(np.isfinite(value)):
         height, move = float(value[i]), _safe_inverse(H[i]) @ slope[i]
         steep = float(np.sqrt(max(float(move @ slope[i]), 0.0)))
-        if dear and steep < NEAR:  # what is left after the step is of second order
-            ends.append((x[i] + move, height + 0.5 * steep**2, slope[i] * steep, H[i]))
+        if dear and steep < NEAR:  # what is left after the step is of second order, about skewness / 2 times its square
+            ends.append((x[i] + move, height + 0.5 * steep**2, slope[i] * (LEFT * steep), H[i]))
         else:
             ends.append((x[i], height, slope[i], H[i]))
     return ends, calls
