@@ -34,8 +34,8 @@ def scores(r: HyperPosterior, target: Analytic) -> np.ndarray:
     out = [(mean - target.mean) / mean_e, (sd - target.sd) / sd_e]
     probs = np.array([0.05, 0.5, 0.95])
     for j in range(len(target.names)):
-        dense = None if r.surrogate is None else r.surrogate.theta[:, j]
-        q, e = r.weighted.quantiles(r.theta[:, j], dense, probs)
+        dense = None if r.surrogate is None else r.surrogate.theta[:, [j]]
+        q, e = (a[:, 0] for a in r.weighted.quantiles(r.theta[:, [j]], dense, probs))
         out.append((q - np.array([target.quantile(p)[j] for p in probs])) / e)
     return np.concatenate(out)
 
@@ -46,8 +46,8 @@ def errors(r: HyperPosterior, target: Analytic) -> tuple[float, float]:
     first = max(np.max(np.abs(mean - target.mean) / target.sd), np.max(np.abs(sd - target.sd) / target.sd))
     worst = 0.0
     for j in range(len(target.names)):
-        dense = None if r.surrogate is None else r.surrogate.theta[:, j]
-        q, _ = r.weighted.quantiles(r.theta[:, j], dense, np.array([0.05, 0.5, 0.95]))
+        dense = None if r.surrogate is None else r.surrogate.theta[:, [j]]
+        q = r.weighted.quantiles(r.theta[:, [j]], dense, np.array([0.05, 0.5, 0.95]))[0][:, 0]
         truth = np.array([target.quantile(p)[j] for p in (0.05, 0.5, 0.95)])
         both = np.tile(r.theta[0], (6, 1))
         both[:, j] = np.concatenate([q, truth])

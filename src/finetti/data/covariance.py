@@ -11,11 +11,13 @@ are independent. Priors that scale with the errors (Jeffreys, DuMouchel, uniform
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from finetti.errors import DataError
 
-__all__ = ["Covariance", "check_block", "kept_blocks", "level_variances"]
+__all__ = ["Covariance", "check_block", "connected_parts", "kept_blocks", "level_variances"]
 
 Covariance = tuple[tuple[np.ndarray, np.ndarray], ...]
 """Blocks (rows (m,) int64, covariance (m, m)) that share no row."""
@@ -68,6 +70,19 @@ def kept_blocks(blocks: Covariance, rows: np.ndarray) -> Covariance:
     return tuple(out)
 
 
+def connected_parts(graph: Any) -> list[np.ndarray]:
+    """Return the rows of each connected part of a sparse symmetric matrix.
+
+    >>> from scipy.sparse import csr_array
+    >>> [rows.tolist() for rows in connected_parts(csr_array([[1, 0, 2], [0, 1, 0], [2, 0, 1]]))]
+    [[0, 2], [1]]
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    n_parts, part = connected_components(graph, directed=False)
+    return np.split(np.argsort(part, kind="stable"), np.cumsum(np.bincount(part, minlength=n_parts))[:-1])
+
+
 def level_variances(index: np.ndarray, n_levels: int, z: np.ndarray, se: np.ndarray, blocks: Covariance) -> np.ndarray:
     """Error variances (n_levels,) of one coefficient per level: eigenvalues of (Z'V^-1 Z)^-1, inf without information.
 
@@ -82,7 +97,6 @@ def level_variances(index: np.ndarray, n_levels: int, z: np.ndarray, se: np.ndar
     array([2., 1.])
     """
     from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
 
     single = np.ones(len(se), dtype=bool)
     for rows, _ in blocks:
@@ -98,11 +112,10 @@ def level_variances(index: np.ndarray, n_levels: int, z: np.ndarray, se: np.ndar
         value.append(precision.ravel())
     A = coo_array((np.concatenate(value), (np.concatenate(i), np.concatenate(j))), shape=(n_levels, n_levels)).tocsr()
     A.sum_duplicates()
-    n_parts, part = connected_components(A, directed=False)
-    if n_parts == n_levels:
+    parts = connected_parts(A)
+    if len(parts) == n_levels:
         information = A.diagonal()
     else:
-        members = np.split(np.argsort(part, kind="stable"), np.cumsum(np.bincount(part, minlength=n_parts))[:-1])
-        information = np.concatenate([np.linalg.eigvalsh(A[rows][:, rows].toarray()) for rows in members])
+        information = np.concatenate([np.linalg.eigvalsh(A[rows][:, rows].toarray()) for rows in parts])
     with np.errstate(divide="ignore"):
         return np.where(information > 0.0, 1.0 / np.maximum(information, 1e-300), np.inf)

@@ -77,14 +77,10 @@ class WeightedNodes:
         return mean, sd, means.std(axis=0, ddof=1) / root, sds.std(axis=0, ddof=1) / root
 
     def quantiles(self, at_nodes: Floats, at_dense: Floats | None, probs: Floats) -> tuple[Floats, Floats]:
-        """Quantiles (P, k) of k functions (S, k), (M, k), and their Monte Carlo errors; (P,) of one, (S,), (M,).
+        """Quantiles (P, k) of k functions (S, k), (M, k), and their Monte Carlo errors.
 
         The control variate serves each quantile whose error it lowers.
         """
-        if at_nodes.ndim == 1:
-            one = None if at_dense is None else at_dense[:, None]
-            value, error = self.quantiles(at_nodes[:, None], one, probs)
-            return value[:, 0], error[:, 0]
         plain, error = self._plain_quantiles(at_nodes, probs)
         if self.surrogate is None or at_dense is None:
             return plain, error

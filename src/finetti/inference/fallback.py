@@ -21,7 +21,7 @@ from finetti.errors import InferenceError
 from finetti.inference.conditional import GaussianConditional
 from finetti.inference.hyper import HyperPosterior, Progress, Settings, explore
 from finetti.inference.modes import Modes, find_modes
-from finetti.inference.proposal import Mixture
+from finetti.inference.proposal import Mixture, with_safety
 from finetti.inference.sampled import Sampled, SampledConditional
 from finetti.inference.sampling import integrated, sample_joint
 from finetti.inference.target import GaussianTarget
@@ -40,8 +40,6 @@ CHEAP = 2e-3
 CLIMBERS = 12
 # components of the mixture, steps of its fit, share of it that stays with the modes' own, and its degrees of freedom
 COMPONENTS, STEPS, KEPT_SHARE, DF = 6, 60, 0.2, 5.0
-# the share and stretch of a safety component beside every other one
-WIDE_SHARE, WIDE_STRETCH = 0.1, 3.0
 
 
 @dataclass(frozen=True)
@@ -142,11 +140,4 @@ def fit_mixture(draws: Floats, modes: Modes, rng: np.random.Generator) -> Mixtur
     scales *= np.sqrt((DF - 2.0) / DF)
     M = len(modes.theta)
     weights = np.concatenate([(1.0 - KEPT_SHARE) * np.maximum(share, 0.02), np.full(M, KEPT_SHARE / M)])
-    weights /= weights.sum()
-    return Mixture(
-        np.concatenate([means, means]),
-        np.concatenate([scales, WIDE_STRETCH * scales]),
-        np.concatenate([(1.0 - WIDE_SHARE) * weights, WIDE_SHARE * weights]),
-        DF,
-        identity_warp(d),
-    )
+    return with_safety(means, scales, weights, DF, identity_warp(d))

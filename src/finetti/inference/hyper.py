@@ -55,6 +55,10 @@ class Settings:
     dear_max_nodes: int = 2048
     dear_seconds: float = 30.0  # nominal, one core: more nodes than that where they are not so dear
 
+    def few(self, cost: float) -> bool:
+        """Whether nodes of this nominal cost are too dear for `min_nodes` of them."""
+        return cost * self.min_nodes > self.min_seconds
+
 
 class Target(Protocol):
     """An unnormalised log posterior of theta."""
@@ -185,7 +189,7 @@ def explore(
     report = progress or (lambda stage, done, total: None)
     d = len(target.names)
     dear = target.cost > settings.dear
-    few = target.cost * settings.min_nodes > settings.min_seconds
+    few = settings.few(target.cost)
     entropy = np.random.SeedSequence(seed)
     pilot_seed, dense_seed, replicate_seed = entropy.spawn(3)
     report("finding the mode", 0, None)

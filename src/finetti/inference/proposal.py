@@ -14,7 +14,7 @@ from scipy.special import chdtri, gammaln, ndtr, ndtri
 from finetti.inference.warp import Warp, fit_warp, identity_warp
 from finetti.inference.weights import log_sum_exp
 
-__all__ = ["Mixture", "bent_mixture", "laplace_mixture", "refit"]
+__all__ = ["Mixture", "bent_mixture", "laplace_mixture", "refit", "with_safety"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -106,7 +106,8 @@ def _cholesky(covariance: Floats) -> Floats:
     return np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
 
 
-def _with_safety(means: Floats, scales: Floats, weights: Floats, df: float, warp: Warp) -> Mixture:
+def with_safety(means: Floats, scales: Floats, weights: Floats, df: float, warp: Warp) -> Mixture:
+    """Each component beside a wide one; means (K, d), lower Cholesky scales (K, d, d), weights (K,) of any sum."""
     weights = weights / weights.sum()
     return Mixture(
         np.concatenate([means, means]),
@@ -122,14 +123,14 @@ def laplace_mixture(modes: Floats, covariances: Floats, heights: Floats, df: flo
     scales = _cholesky(covariances)
     log_mass = heights + np.sum(np.log(np.diagonal(scales, axis1=1, axis2=2)), axis=1)
     weights = np.exp(log_mass - log_sum_exp(log_mass))
-    return _with_safety(modes, scales, np.maximum(weights, 0.05), df, identity_warp(modes.shape[1]))
+    return with_safety(modes, scales, np.maximum(weights, 0.05), df, identity_warp(modes.shape[1]))
 
 
 def bent_mixture(warp: Warp, covariance: Floats, df: float) -> Mixture:
     """One t around the centre of a warp, with the correlations of theta there."""
     d = warp.centre.size
     scale = _cholesky(covariance / np.outer(warp.scale, warp.scale))
-    return _with_safety(np.zeros((1, d)), scale[None], np.ones(1), df, warp)
+    return with_safety(np.zeros((1, d)), scale[None], np.ones(1), df, warp)
 
 
 def refit(old: Mixture, theta: Floats, weights: Floats) -> Mixture:
@@ -145,7 +146,7 @@ def refit(old: Mixture, theta: Floats, weights: Floats) -> Mixture:
         centred = phi - mean
         cov = (centred * weights[:, None]).T @ centred * (old.df - 2.0) / old.df
         try:
-            return _with_safety(mean[None], _cholesky(cov)[None], np.ones(1), old.df, warp)
+            return with_safety(mean[None], _cholesky(cov)[None], np.ones(1), old.df, warp)
         except np.linalg.LinAlgError:
             return old
     log_density = old.component_log_density(theta)
@@ -167,4 +168,4 @@ def refit(old: Mixture, theta: Floats, weights: Floats) -> Mixture:
             means[k] = mean
         except np.linalg.LinAlgError:
             continue
-    return _with_safety(means, scales, mass, old.df, old.warp)
+    return with_safety(means, scales, mass, old.df, old.warp)

@@ -90,8 +90,7 @@ def _modes(target: GaussianTarget, settings: Settings, progress: Progress | None
         return None
     if progress:
         progress("finding the mode", 0, None)
-    dear = target.cost * settings.min_nodes > settings.min_seconds
-    return find_modes(target.gradient, target.starts(), target.curvature(), dear=dear)
+    return find_modes(target.gradient, target.starts(), target.curvature(), dear=settings.few(target.cost))
 
 
 def _start(joint: Joint, modes: Modes | None, chain: int, rng: np.random.Generator) -> Floats:

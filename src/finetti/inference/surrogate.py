@@ -181,7 +181,6 @@ def _features(z: Floats, degree: int) -> Floats:
 class _Chart:
     """Standardised phi, and the ball in which the polynomial is trusted."""
 
-    proposal: Mixture
     centre: Floats
     L: Floats
     radius: float = np.inf
@@ -236,7 +235,7 @@ def fit_surrogate(
         return None
     log_q = proposal.log_density_phi(phi)
     log_p = log_w + log_q  # of phi, up to a constant
-    chart = _Chart(proposal, centre, L)
+    chart = _Chart(centre, L)
     z = chart.z(phi)
     # the polynomial serves where the density matters, and is fitted there only
     core = alive & (log_p > log_p[alive].max() - DEPTH - d)
@@ -251,7 +250,7 @@ def fit_surrogate(
         near = fixed_p > log_p[alive].max() - SCAN_DEPTH
         fixed_z, fixed_p = fixed_z[near], fixed_p[near]
         radius = float(np.sqrt(np.max(np.sum(fixed_z**2, axis=1), initial=radius**2)))
-    chart = _Chart(proposal, centre, L, radius)
+    chart = _Chart(centre, L, radius)
     z, lost = chart.inside(z)
     M = int(np.clip(DENSE_PER_NODE * (theta.shape[0] // R), DENSE_FEWEST, DENSE_MOST))
     if proposal.n_modes == 1:

@@ -6,18 +6,19 @@ four chains, and `mcse` that of the mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit, logit
 
 from finetti.errors import FinettiError
 from finetti.inference.convergence import chain_errors
 from finetti.inference.infer import Inference
 from finetti.posterior.mixtures import mixture_moments, mixture_quantiles
 
-__all__ = ["check_probs", "quantile_names", "summarise"]
+__all__ = ["check_probs", "function_rows", "quantile_names", "summarise", "without_moments"]
 
 Floats = npt.NDArray[np.float64]
 Map = Callable[[Floats], Floats]
@@ -66,7 +67,7 @@ def _population(inference: Inference, p: Floats) -> tuple[list[str], list[list[f
     if inference.sampled is not None and inference.sampled.beta is not None:
         tails = inference.coefficient_tails
         labels = [f"beta[{c}]" for c in columns]
-        return labels, [_without(_drawn(inference, mean[:, k], p), float(tails[k])) for k in range(len(columns))]
+        return labels, [without_moments(_drawn(inference, mean[:, k], p), float(tails[k])) for k in range(len(columns))]
     centre, sd = mixture_moments(hyper.weights, mean, variance)
     quantiles = mixture_quantiles(hyper.weights, mean, variance, p)
     point = hyper.n_nodes == 1
@@ -85,7 +86,7 @@ def _population(inference: Inference, p: Floats) -> tuple[list[str], list[list[f
             dense = None
             if hyper.surrogate is not None:
                 dense = inference.conditional.explored_beta(hyper.surrogate.theta)[:, k]
-            rows += _functions(inference, {label: at_nodes}, None if dense is None else {label: dense}, p)
+            rows += function_rows(inference, {label: at_nodes}, None if dense is None else {label: dense}, p)
             continue
         m, s = float(centre[k]), float(sd[k])
         index = float(inference.coefficient_tails[k])
@@ -120,7 +121,7 @@ def _drawn(inference: Inference, values: Floats, p: Floats) -> list[float]:
     return [float(values.mean()), float(values.std()), *np.quantile(values, p), errors.ess, errors.mean]
 
 
-def _without(row: list[float], tail_index: float) -> list[float]:
+def without_moments(row: list[float], tail_index: float) -> list[float]:
     """The row with NaN for moments that do not exist, and for their error."""
     if tail_index <= 2.0:
         row[1] = row[-2] = np.nan
@@ -129,10 +130,17 @@ def _without(row: list[float], tail_index: float) -> list[float]:
     return row
 
 
-def _functions(
-    inference: Inference, at_nodes: Mapping[str, Floats], at_dense: Mapping[str, Floats] | None, p: Floats
+def function_rows(
+    inference: Inference,
+    at_nodes: Mapping[str, Floats],
+    at_dense: Mapping[str, Floats] | None,
+    p: Floats,
+    shares: Collection[str] = (),
 ) -> list[list[float]]:
-    """Rows of functions of theta, given by label at the nodes (S,) and at the surrogate's points (M,)."""
+    """Rows (mean, sd, quantiles, ess, mcse) of functions of theta, by label at the nodes (S,) and dense points (M,).
+
+    `shares`: labels of those that lie between 0 and 1.
+    """
     hyper, rows = inference.hyper, {}
     for label, values in at_nodes.items():
         if hyper.n_nodes == 1 or np.ptp(values) == 0.0:  # a point, or held at a value
@@ -144,6 +152,7 @@ def _functions(
         # quantiles on an unbounded scale, where a correction cannot leave the parameter's range
         maps: list[tuple[Map, Map]] = [
             (np.arctanh, np.tanh) if label.startswith("cor_")
+            else (logit, expit) if label in shares
             else (_same, _same) if label.startswith("beta[") or np.any(at_nodes[label] <= 0)
             else (np.log, np.exp)
             for label in free
@@ -171,7 +180,7 @@ def _hyperparameters(inference: Inference, p: Floats) -> tuple[list[str], list[l
     hyper, coords = inference.hyper, inference.coordinates
     at_nodes = coords.natural(hyper.theta)
     dense = None if hyper.surrogate is None else coords.natural(hyper.surrogate.theta)
-    rows = _functions(inference, at_nodes, dense, p)
+    rows = function_rows(inference, at_nodes, dense, p)
     return list(at_nodes), [
-        _without(row, inference.tails.get(label, np.inf)) for label, row in zip(at_nodes, rows, strict=True)
+        without_moments(row, inference.tails.get(label, np.inf)) for label, row in zip(at_nodes, rows, strict=True)
     ]

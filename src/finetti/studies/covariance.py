@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from finetti.data.covariance import Covariance, check_block
+from finetti.data.covariance import Covariance, check_block, connected_parts
 from finetti.errors import DataError
 
 __all__ = ["read_covariance"]
@@ -42,7 +42,6 @@ def read_covariance(V: Any, k: int) -> Covariance:
     [[0, 2], [1]]
     """
     from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
 
     pieces = _pieces(V, k)
     n = sum(piece.shape[0] for piece in pieces)
@@ -57,9 +56,7 @@ def read_covariance(V: Any, k: int) -> Covariance:
         piece = _symmetric(piece, start)
         where = np.nonzero(piece)
         graph = coo_array((np.ones(where[0].size), where), shape=piece.shape)
-        n_parts, part = connected_components(graph, directed=False)
-        members = np.split(np.argsort(part, kind="stable"), np.cumsum(np.bincount(part, minlength=n_parts))[:-1])
-        for rows in members:
+        for rows in connected_parts(graph):
             blocks.append(check_block(rows + start, piece[np.ix_(rows, rows)]))
         start += piece.shape[0]
     return tuple(sorted(blocks, key=lambda block: int(block[0][0])))

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from finetti.data.covariance import connected_parts
+
 if TYPE_CHECKING:
     from finetti.data.bound import Bound
 
@@ -122,7 +124,6 @@ def _error(bound: Bound, rows: Ints) -> Floats:
 def _components(bound: Bound, cluster: Ints | None) -> list[Ints]:
     """Rows (sorted) that are correlated with each other, given theta and beta."""
     from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
 
     k = bound.design.y.size
     edges = [np.stack([np.full(rows.size, rows[0]), rows]) for rows, _ in bound.error_covariance or ()]
@@ -133,5 +134,4 @@ def _components(bound: Bound, cluster: Ints | None) -> list[Ints]:
     if not edges:
         return [np.array([i]) for i in range(k)]
     i, j = np.concatenate(edges, axis=1)
-    n_parts, part = connected_components(coo_array((np.ones(i.size), (i, j)), shape=(k, k)), directed=False)
-    return np.split(np.argsort(part, kind="stable"), np.cumsum(np.bincount(part, minlength=n_parts))[:-1])
+    return connected_parts(coo_array((np.ones(i.size), (i, j)), shape=(k, k)))

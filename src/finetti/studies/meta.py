@@ -10,7 +10,7 @@ explored on nodes, so that every table here is a mixture over nodes and no Marko
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from finetti.posterior.fit import PROBS, Fit
 from finetti.posterior.groups import representative_nodes
 from finetti.posterior.mixtures import mixture_moments, mixture_quantiles
 from finetti.posterior.predict import predict
-from finetti.posterior.summary import check_probs, quantile_names
+from finetti.posterior.summary import check_probs, function_rows, quantile_names, without_moments
 from finetti.studies.effects import read_effects
 from finetti.studies.heterogeneity import shares, squares, typical_variance
 
@@ -290,13 +290,15 @@ class Meta(Fit):
             return sds | square | squares(sds, s2)
 
         at_nodes = values(hyper.theta)
-        at_dense = {} if hyper.surrogate is None else values(hyper.surrogate.theta)
-        for name, value in at_nodes.items():
+        at_dense = None if hyper.surrogate is None else values(hyper.surrogate.theta)
+        shares_of = [name for name in at_nodes if name.startswith("I2")]
+        found = function_rows(self.inference, at_nodes, at_dense, p, shares_of)
+        for name, row in zip(at_nodes, found, strict=True):
             index = np.inf
             if name.startswith("tau"):
                 group = "cluster" if name == "tau_cluster" else "study"
                 index = tails.get(f"sd_{group}[Intercept]", np.inf) / (2.0 if name == "tau2" else 1.0)
-            rows[name] = _row(self, value, at_dense.get(name), p, index, share=name.startswith("I2"))
+            rows[name] = without_moments(row, index)[: 2 + p.size]
         table = pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "sd", *quantile_names(p)])
         if "tau2" in table.index:  # the same quantiles exactly: squaring keeps the order
             table.loc["tau2", quantile_names(p)] = table.loc["tau", quantile_names(p)] ** 2
@@ -340,34 +342,3 @@ class Meta(Fit):
         for j, column in enumerate(quantile_names(p)):
             frame[column] = quantiles[:, j]
         return frame
-
-
-def _row(fit: Fit, at_nodes: Floats, at_dense: Floats | None, p: Floats, index: float, *, share: bool) -> list[float]:
-    """Mean, sd and quantiles of one function of theta; `index` is its tail index."""
-    weighted = fit.inference.hyper.weighted
-    if np.ptp(at_nodes) == 0.0:  # held at a value
-        return [float(at_nodes[0]), 0.0, *([float(at_nodes[0])] * p.size)]
-    dense = None if at_dense is None else at_dense[:, None]
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, sd, _, _ = weighted.moments(at_nodes[:, None], dense)
-    # quantiles on an unbounded scale, where a correction cannot leave the parameter's range
-    to: Callable[[Floats], Floats] = _logit if share else np.log
-    back: Callable[[Floats], Floats] = _expit if share else np.exp
-    with np.errstate(divide="ignore"):
-        found, _ = weighted.quantiles(to(at_nodes), None if at_dense is None else to(at_dense), p)
-    order = np.argsort(p)
-    quantiles = np.empty_like(found)
-    quantiles[order] = back(np.maximum.accumulate(found[order]))
-    return [
-        float(mean[0]) if index > 1.0 else np.nan,
-        float(sd[0]) if index > 2.0 else np.nan,
-        *(float(q) for q in quantiles),
-    ]
-
-
-def _logit(x: Floats) -> Floats:
-    return np.log(x) - np.log1p(-x)
-
-
-def _expit(x: Floats) -> Floats:
-    return 1.0 / (1.0 + np.exp(-x))
