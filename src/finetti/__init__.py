@@ -30,6 +30,9 @@ __all__ = [
     "PriorError",
     "__version__",
     "beta",
+    "calibrate",
+    "compare",
+    "coverage",
     "datasets",
     "dumouchel",
     "exponential",
@@ -84,6 +87,9 @@ if TYPE_CHECKING:  # what a type checker and an editor see; the same names as _H
         uniform_shrinkage,
     )
     from finetti.posterior.api import fit
+    from finetti.posterior.calibration import calibrate
+    from finetti.posterior.compare import compare
+    from finetti.posterior.coverage import coverage
     from finetti.posterior.fit import Fit
     from finetti.posterior.store import load
     from finetti.studies.meta import Meta, meta
@@ -99,6 +105,9 @@ else:  # hidden from type checkers, to whom a module `__getattr__` would make ev
             "normal student_t uniform uniform_shrinkage"
         ),
         "finetti.posterior.api": "fit",
+        "finetti.posterior.calibration": "calibrate",
+        "finetti.posterior.compare": "compare",
+        "finetti.posterior.coverage": "coverage",
         "finetti.posterior.fit": "Fit",
         "finetti.posterior.store": "load",
         "finetti.studies.meta": "Meta meta",

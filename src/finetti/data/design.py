@@ -26,7 +26,7 @@ from finetti.data.checks import (
     observed_rows,
 )
 from finetti.data.columns import covariate, numbers
-from finetti.data.frames import read
+from finetti.data.frames import Table, read
 from finetti.data.groups import Coded, code_columns, learn_grouping
 from finetti.data.matrices import Expression, Terms, learn_expression, learn_terms, read_right_side
 from finetti.data.newdata import FactorRecipe, NewDesign, Recipe, replay
@@ -74,6 +74,7 @@ class Design:
     n_dropped : rows left out by missing="drop"; rows : (n,) positions of the kept rows in the original table
     warnings : what the data leave to the priors, in plain sentences
     used : the columns that the formula uses, as they came (the kept rows), from which all this can be built again
+    table : the table itself, for questions about columns that the formula does not use; None in a loaded fit
     """
 
     y: np.ndarray
@@ -90,6 +91,7 @@ class Design:
     warnings: tuple[str, ...]
     recipe: Recipe = field(repr=False)
     used: Mapping[str, pd.Series] = field(repr=False, default_factory=dict)
+    table: Table | None = field(repr=False, default=None)
 
     def replay(
         self, newdata: Any, *, groups: Mapping[str, str] | None = None, response_noise: bool = False
@@ -224,6 +226,7 @@ def build(formula: Formula, data: Any, missing: str = "error") -> Design:
         warnings=warned,
         recipe=recipe,
         used=raw,
+        table=table,
     )
 
 

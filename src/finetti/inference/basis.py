@@ -100,6 +100,7 @@ def population_basis(
     intercept: bool,
     priors: Mapping[str, Prior],
     absent: tuple[int, ...] = (),
+    centres: Mapping[str, float] | None = None,
 ) -> PopulationBasis:
     """Choose the basis of the population coefficients; see `PopulationBasis`.
 
@@ -108,6 +109,8 @@ def population_basis(
     X : (n, p_all), y : (n,)
         Raw columns, and the response minus the offset.
     absent : positions of columns that an unpooled term makes unidentifiable
+    centres : mapping of column to mean, optional
+        Where the prior named `Intercept` is, if not at the means of these rows (a refit to a part of them).
     """
     p_all = len(columns)
     present = [k for k in range(p_all) if k not in absent]
@@ -121,6 +124,8 @@ def population_basis(
     means = np.zeros(p_all)
     if centre:
         means[present] = X[:, present].mean(axis=0)
+        for k in present if centres else ():
+            means[k] = centres[columns[k]]  # type: ignore[index]
         means[0] = 0.0
     basis = X - means
     Xi = basis[:, integrated]

@@ -83,7 +83,9 @@ class GaussianInner:
         target = design.y - design.offset
         level, shifts = _constant_of_unpooled(design, pooled, absent, target)
         target = target - level
-        basis = population_basis(design.X, target, design.columns, design.intercept, priors, absent)
+        basis = population_basis(
+            design.X, target, design.columns, design.intercept, priors, absent, bound.scales.x_mean
+        )
         given = tuple(
             key
             for k, c in enumerate(design.columns)

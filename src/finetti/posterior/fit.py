@@ -21,7 +21,7 @@ from finetti.posterior.dataset import arviz_data, posterior_dataset
 from finetti.posterior.diagnostics import Diagnostics, diagnose
 from finetti.posterior.draws import Draws
 from finetti.posterior.evidence import Evidence, log_evidence
-from finetti.posterior.groups import group_table
+from finetti.posterior.groups import factor_index, group_table
 from finetti.posterior.predict import predict
 from finetti.posterior.store import save
 from finetti.posterior.summary import summarise
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from finetti.data.bound import Bound
+    from finetti.posterior.exchangeability import Exchangeability
+    from finetti.posterior.loo import Logo, Loo
+    from finetti.posterior.pooling import Pooling
+    from finetti.posterior.sensitivity import Sensitivity
+    from finetti.posterior.weights import Weights
 
 __all__ = ["Fit"]
 
@@ -107,7 +112,7 @@ class Fit:
         """How the posterior was computed and whether it passed its checks."""
         return diagnose(self.inference, tuple(f"beta[{c}]" for c in self.inference.conditional.unidentified))
 
-    def _marked(self, table: pd.DataFrame) -> pd.DataFrame:
+    def _marked(self, table: Any) -> Any:
         """The table; if the fit failed its own checks, with a warning given and attached."""
         if not self.diagnostics.ok:
             text = f"this fit failed its own checks: {self.diagnostics.warnings[0]}"
@@ -168,11 +173,74 @@ class Fit:
         FinettiError
             If there is no such term.
         """
-        if group is None:
-            if len(self.group_names) != 1:
-                raise FinettiError(f"say which grouping term; {available('', self.group_names)}")
-            group = self.group_names[0]
-        return self._marked(group_table(self.inference, group, probs))
+        return self._marked(group_table(self, self._group(group), probs))
+
+    def _group(self, group: str | None) -> str:
+        """The grouping term meant, or an error that lists them."""
+        if group is None and len(self.group_names) > 1:
+            raise FinettiError(f"say which grouping term; {available('', self.group_names)}")
+        if group is None and self.group_names:
+            return self.group_names[0]
+        return self.group_names[factor_index(self.inference, str(group))]
+
+    # --- honest uncertainty ----------------------------------------------------------------------
+
+    def weights(self, group: str | None = None) -> Weights:
+        """How far every group is pulled towards the population, and why: whole weight matrices, pooling factors.
+
+        See `finetti.posterior.weights.weights`.
+        """
+        from finetti.posterior.weights import weights
+
+        return self._marked(weights(self, self._group(group)))
+
+    def pooling(self, group: str | None = None, probs: npt.ArrayLike = PROBS) -> Pooling:
+        """Every group under no, complete, empirical-Bayes and full-Bayes pooling, and how well each predicts.
+
+        See `finetti.posterior.pooling.pooling`.
+        """
+        from finetti.posterior.pooling import pooling
+
+        return self._marked(pooling(self, self._group(group), probs))
+
+    def uncertainty(self, group: str | None = None) -> pd.DataFrame:
+        """Return the law of total variance: what the data leave open, and what not knowing the hyperparameters adds.
+
+        See `finetti.posterior.uncertainty.uncertainty`.
+        """
+        from finetti.posterior.uncertainty import uncertainty
+
+        return self._marked(uncertainty(self, None if group is None else self._group(group)))
+
+    def exchangeability(self, group: str | None = None, by: Any = None) -> Exchangeability:
+        """Were the groups draws from one parent: surprising groups, and columns that tell groups apart.
+
+        See `finetti.posterior.exchangeability.exchangeability`.
+        """
+        from finetti.posterior.exchangeability import exchangeability
+
+        return exchangeability(self, self._group(group), by)
+
+    def loo(self) -> Loo:
+        """Leave-one-row-out predictive score, coefficients integrated out. See `finetti.posterior.loo.loo`."""
+        from finetti.posterior.loo import loo
+
+        return loo(self)
+
+    def logo(self, group: str | None = None) -> Logo:
+        """Leave-one-group-out predictive score: how well new groups are predicted. See `finetti.posterior.loo.logo`."""
+        from finetti.posterior.loo import logo
+
+        return logo(self, self._group(group))
+
+    def sensitivity(self) -> Sensitivity:
+        """Does the answer depend on the prior: power-scaling, and alternative hyperpriors.
+
+        See `finetti.posterior.sensitivity.sensitivity`.
+        """
+        from finetti.posterior.sensitivity import sensitivity
+
+        return sensitivity(self)
 
     # --- draws ----------------------------------------------------------------------------------
 

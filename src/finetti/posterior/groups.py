@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -10,6 +12,9 @@ from finetti.errors import FinettiError, available
 from finetti.inference.infer import Inference
 from finetti.posterior.mixtures import mixture_quantiles
 from finetti.posterior.summary import check_probs, quantile_names
+
+if TYPE_CHECKING:
+    from finetti.posterior.fit import Fit
 
 __all__ = ["group_table", "node_quantiles", "representative_nodes"]
 
@@ -54,39 +59,26 @@ def factor_index(inference: Inference, name: str) -> int:
     return names.index(name)
 
 
-def group_table(inference: Inference, name: str, probs: npt.ArrayLike) -> pd.DataFrame:
+def group_table(fit: Fit, name: str, probs: npt.ArrayLike) -> pd.DataFrame:
     """One row per level and coefficient; see `Fit.groups`."""
+    from finetti.posterior.moments import group_nodes
+
     p = check_probs(probs)
-    f = factor_index(inference, name)
-    factor = inference.bound.design.factors[f]
+    inference = fit.inference
+    factor = inference.bound.design.factors[factor_index(inference, name)]
     J, q = len(factor.levels), len(factor.coefficients)
-    hyper = inference.hyper
-    points = inference.sampled is not None and inference.sampled.u is not None
-    size = J * q + (0 if points else inference.bound.design.y.size)
-    nodes, w = representative_nodes(hyper.weights, size, hyper.n_nodes if points else None)
-    shape = (nodes.size, J, q)
-    mean, variance = np.empty(shape), np.empty(shape)
-    sums = {key: np.zeros((J, q)) for key in ("raw", "raw_se", "weight")}
-    population = np.zeros(q)
-    for batch in inference.conditional.groups(name, hyper.theta[nodes]):
-        part, wb = batch.nodes, w[batch.nodes]
-        mean[part] = batch.mean
-        variance[part] = np.diagonal(batch.cov, axis1=2, axis2=3)
-        sums["raw"] += np.tensordot(wb, batch.raw, axes=1)
-        sums["raw_se"] += np.tensordot(wb, batch.raw_se, axes=1)
-        sums["weight"] += np.tensordot(wb, np.diagonal(batch.weight, axis1=2, axis2=3), axes=1)
-        population += wb @ batch.population
-    centre = np.tensordot(w, mean, axes=1)
-    sd = np.sqrt(np.tensordot(w, variance + (mean - centre) ** 2, axes=1))
-    quantiles = node_quantiles(inference, w, mean, variance, p)
+    at = group_nodes(fit, name)
+    centre = np.tensordot(at.w, at.mean, axes=1)
+    sd = np.sqrt(np.tensordot(at.w, at.variance + (at.mean - centre) ** 2, axes=1))
+    quantiles = node_quantiles(inference, at.w, at.mean, at.variance, p)
     frame = {
         "level": np.repeat(np.array(factor.levels, dtype=object), q),
         "coefficient": np.tile(np.array(factor.coefficients, dtype=object), J),
         "n": np.repeat(np.bincount(factor.index, minlength=J), q),
-        "raw": sums["raw"].ravel(),
-        "raw_se": sums["raw_se"].ravel(),
-        "weight": sums["weight"].ravel(),
-        "population": np.tile(population, J),
+        "raw": at.raw.ravel(),
+        "raw_se": at.raw_se.ravel(),
+        "weight": np.diagonal(at.weight, axis1=1, axis2=2).ravel(),
+        "population": np.tile(at.population, J),
         "mean": centre.ravel(),
         "sd": sd.ravel(),
     }

@@ -187,7 +187,7 @@ def _read(file: Any) -> Fit:
     rows = bound.design.rows
     if POSITION in data:
         rows = np.array(data[POSITION][...], dtype=np.int64)
-    design = replace(bound.design, n_dropped=int(about["n_dropped"]), rows=rows)
+    design = replace(bound.design, n_dropped=int(about["n_dropped"]), rows=rows, table=None)
     priors, sources = decode(about["resolved_priors"], file), decode(about["sources"], file)
     if list(priors) != list(bound.priors):
         raise ValueError("priors of other parameters than the model's")

@@ -28,8 +28,8 @@ class Plots:
 
     fit: Any
 
-    def _draw(self, name: str, **options: Any) -> Any:
-        return getattr(import_module("finetti.show.plots"), name)(self.fit, **options)
+    def _draw(self, name: str, module: str = "plots", **options: Any) -> Any:
+        return getattr(import_module(f"finetti.show.{module}"), name)(self.fit, **options)
 
     def shrinkage(self, group: str | None = None, coefficient: str | None = None, ax: Any = None) -> Any:
         """Raw estimate to partially pooled estimate for every group; returns the matplotlib Axes.
@@ -72,3 +72,38 @@ class Plots:
         See `finetti.show.plots.funnel`.
         """
         return self._draw("funnel", ax=ax)
+
+    def weights(self, group: str | None = None, coefficient: str | None = None, ax: Any = None) -> Any:
+        """Shrinkage weight of every group against its size; returns the Axes.
+
+        See `finetti.show.weights.weights`.
+        """
+        return self._draw("weights", "weights", group=group, coefficient=coefficient, ax=ax)
+
+    def pooling(self, group: str | None = None, coefficient: str | None = None, ax: Any = None) -> Any:
+        """Every group under four kinds of pooling; returns the Axes.
+
+        See `finetti.show.pooling.pooling`.
+        """
+        return self._draw("pooling", "pooling", group=group, coefficient=coefficient, ax=ax)
+
+    def uncertainty(self, group: str | None = None, coefficient: str | None = None, ax: Any = None) -> Any:
+        """Variance of every group's effect, in its two parts, as stacked bars; returns the Axes.
+
+        See `finetti.show.uncertainty.uncertainty`.
+        """
+        return self._draw("uncertainty", "uncertainty", group=group, coefficient=coefficient, ax=ax)
+
+    def exchangeability(self, group: str | None = None, by: Any = None, ax: Any = None) -> Any:
+        """Are the groups draws from one parent: quantiles of their surprise, effects against columns.
+
+        See `finetti.show.exchangeability.exchangeability`.
+        """
+        return self._draw("exchangeability", "exchangeability", group=group, by=by, ax=ax)
+
+    def sensitivity(self, ax: Any = None) -> Any:
+        """How far each parameter moves when prior or likelihood are scaled; returns the Axes or Figure.
+
+        See `finetti.show.sensitivity.sensitivity`.
+        """
+        return self._draw("sensitivity", "sensitivity", ax=ax)
