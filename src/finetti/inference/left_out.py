@@ -1,0 +1,244 @@
+"""Leave one row or one group out, given the hyperparameters: exact, from one solution for all data.
+
+    log p(y_I | y_-I, theta),   all coefficients integrated out, those that only I has included.
+
+With Q the inverse of the marginal covariance of y (flat directions projected out), y_I | y_-I is normal with
+precision Q_II and deviates from its mean by Q_II^-1 (Q y)_I. For single rows Q_ii follows from leverages; for the levels
+of a factor that is eliminated it is found among the level's own few columns, however many rows it has; for crossed
+factors among its rows; and where none of these serves, the system is solved again without the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finetti.inference.conditional import BATCH_FLOATS, GaussianConditional
+from finetti.inference.gaussian import GaussianInner
+from finetti.inference.sampled import SampledConditional
+from finetti.linalg import leave_out
+from finetti.linalg.blas import single_threaded
+from finetti.linalg.kernels import assemble
+from finetti.linalg.system import BlockSystem, Points, over_chunks, solve_root_large
+
+__all__ = ["exact_conditional", "groups_left_out", "rows_left_out"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+LOG_2PI = float(np.log(2.0 * np.pi))
+# share of a row's precision that must come from elsewhere, to be told from rounding
+LEAST_LEFT = 1e-11
+# operations per second of the two ways to leave levels of a crossed factor out; nominal, they only choose between them
+SOLVE_AGAIN, AMONG_ROWS = 1e9, 4e9
+
+
+def exact_conditional(conditional: GaussianConditional | SampledConditional) -> GaussianConditional:
+    """Return b | theta, y as exact normals, also where the nodes are draws."""
+    return conditional.exact if isinstance(conditional, SampledConditional) else conditional
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def rows_left_out(conditional: Any, theta: Floats) -> Floats:
+    """Log density of every row given all other rows and theta.
+
+    Parameters
+    ----------
+    conditional : GaussianConditional or SampledConditional
+    theta : (S, d)
+        In the coordinates of `conditional.inner.hyper`.
+
+    Returns
+    -------
+    ndarray of shape (S, n)
+        NaN where the other rows cannot say, because a flat coefficient has no other row.
+    """
+    exact = exact_conditional(conditional)
+    out = np.empty((theta.shape[0], exact.inner.system.y.size))
+    for part, mean, precision in rows_given_others(exact, theta):
+        out[part] = 0.5 * (np.log(precision) - LOG_2PI - precision * mean**2)
+    return out
+
+
+def rows_given_others(exact: GaussianConditional, theta: Floats) -> Iterator[tuple[slice, Floats, Floats]]:
+    """Deviation of each row from its mean given all others, and the precision of that, both (nodes, n)."""
+    inner, system = exact.inner, exact.inner.system
+    points = inner.points(theta)
+    for part in exact._batches(system, len(points), system.y.size):
+        at = points[part]
+        c = system.condition(at, rows=True)
+        w = exact._precisions(at)
+        e = inner.basis.y - c.fit - at.fixed @ exact._given.T
+        share = 1.0 - w * c.lev * at.sigma2[:, None]
+        share = np.where(share > LEAST_LEFT, share, np.nan)
+        yield part, e / share, w * share
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+def groups_left_out(conditional: Any, name: str, theta: Floats, levels: Ints | None = None) -> Floats:
+    """Log density of the rows of every level of a factor, jointly, given all other rows and theta.
+
+    Parameters
+    ----------
+    conditional : GaussianConditional or SampledConditional
+    name : str
+        The grouping factor.
+    theta : (S, d)
+    levels : (L,), optional
+        Only these levels.
+
+    Returns
+    -------
+    ndarray of shape (S, L), L being all J levels by default
+        -inf for a factor that is not pooled: nothing is said of a group that was not seen. NaN where the other rows
+        cannot say.
+    """
+    inner = exact_conditional(conditional).inner
+    f = [spec.name for spec in inner.hyper.factors].index(name)
+    g = inner.groupings[f]
+    wanted = np.arange(g.n_levels) if levels is None else np.asarray(levels, dtype=np.int64)
+    if inner.hyper.factors[f].pooling == "none":
+        return np.full((theta.shape[0], wanted.size), -np.inf)
+    points = inner.points(theta)
+    system = inner.system
+    level = g.index[system.layout.order]  # rows in the solver's order
+    with np.errstate(all="ignore"), single_threaded():
+        if system.layout.coefficient_slice(f)[0]:
+            return _leading(inner, f, level, points)[:, wanted]
+        rows, ptr = _rows_of(level, wanted)
+        if _among_rows_pays(system, ptr):
+            return _among_rows(inner, points, rows, ptr)
+        return _solve_again(inner, points, rows, ptr)
+
+
+def _finish(inner: GaussianInner, points: Points, n: Ints, rows_logdet: Floats, logdet: Floats, quad: Floats) -> Floats:
+    """-1/2 [n log 2 pi sigma^2 + logs of determinants + quadratic form / sigma^2]."""
+    s2 = points.sigma2[:, None]
+    return -0.5 * (n * (LOG_2PI + np.log(s2)) + rows_logdet + logdet + quad / s2)
+
+
+def _error_logdets(system: BlockSystem, points: Points, level: Ints, n_levels: int) -> Floats:
+    """Sum of log R / sigma^2 over the rows of each level, (S or 1, J)."""
+    if not system.se2.size:
+        return -np.bincount(level, np.log(system.weights), minlength=n_levels)[None]
+    out = np.empty((len(points), n_levels))
+    for s, extra in enumerate(points.row_s2):
+        out[s] = np.bincount(level, np.log(system.se2 + extra), minlength=n_levels)
+    return out
+
+
+def _leading(inner: GaussianInner, f: int, level: Ints, points: Points) -> Floats:
+    system = inner.system
+    depth, J = system.layout.leading.index(f), inner.groupings[f].n_levels
+    logdet, quad = np.full((len(points), J), np.nan), np.full((len(points), J), np.nan)
+    pat = system.layout.pattern
+
+    def work(part: slice) -> None:
+        at = points[part]
+        if system.small:
+            leave_out.leave_nodes(
+                pat, depth, at.lam, at.sigma2, at.row_s2, at.fixed, system.pen_lead, system.pen_root, system.prior,
+                system.se2, system.weights, system.Zl, system.Zd, system.X, system.y, system.panel0, system.root0,
+                logdet[part], quad[part],
+            )  # fmt: skip
+            return
+        for s in range(len(at)):
+            one, i = at[s : s + 1], part.start + s
+            solved = _solved(system, one)
+            if solved is not None:
+                x, V, panel, w = solved
+                leave_out.leave_levels(
+                    pat, depth, one.lam[0], one.fixed[0], x, V, panel, w, system.Zl, system.Zd, system.X, system.y,
+                    logdet[i], quad[i],
+                )  # fmt: skip
+
+    system._run(work, len(points))
+    n = np.bincount(level, minlength=J)
+    return _finish(inner, points, n, _error_logdets(system, points, level, J), logdet, quad)
+
+
+def _solved(system: BlockSystem, at: Points) -> tuple[Floats, Floats, Floats, Floats] | None:
+    """Root solution and covariance, factored panel (a work array of this thread) and weights of one node."""
+    _, _, panel, factor, ok = system._factor(at)
+    if not ok:
+        return None
+    x, V = solve_root_large(factor, system.k)
+    leave_out.unwhiten_root(system.layout.pattern, at.lam[0], system.k, x, V)
+    w = 1.0 / (system.se2 + at.row_s2[0]) if system.se2.size else system.weights
+    return x, V, panel, w
+
+
+def _rows_of(level: Ints, wanted: Ints) -> tuple[Ints, Ints]:
+    """Rows of the wanted levels, level after level, and where each begins."""
+    order = np.argsort(level, kind="stable")
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(level))])
+    parts = [order[ptr[j] : ptr[j + 1]] for j in wanted]
+    return np.concatenate(parts).astype(np.int64), np.concatenate([[0], np.cumsum([p.size for p in parts])])
+
+
+def _among_rows_pays(system: BlockSystem, ptr: Ints) -> bool:
+    pat = system.layout.pattern
+    if pat.q.size != 1 or system.k == 0:
+        return False
+    n = np.diff(ptr).astype(float)
+    listed = float(np.mean(np.diff(pat.dense_ptr))) + system.p
+    rows = n.sum() * listed * system.k + np.sum(0.5 * n**2 * listed + n**3 / 6.0)
+    solve = float(np.sum(np.diff(pat.panel_ptr))) * 5.0 + system.y.size * 5.0 + system.k**3 / 10.0
+    return bool(rows / AMONG_ROWS < n.size * solve / SOLVE_AGAIN) and n.max() < 20_000
+
+
+def _among_rows(inner: GaussianInner, points: Points, rows: Ints, ptr: Ints) -> Floats:
+    system = inner.system
+    pat = system.layout.pattern
+    block = np.repeat(np.arange(pat.row_ptr.size - 1), np.diff(pat.row_ptr))
+    logdet, quad = np.full((len(points), ptr.size - 1), np.nan), np.full((len(points), ptr.size - 1), np.nan)
+
+    def work(part: slice) -> None:
+        for s in range(part.start, part.stop):
+            at = points[s : s + 1]
+            solved = _solved(system, at)
+            if solved is not None:
+                x, V, panel, w = solved
+                leave_out.leave_crossed(
+                    pat, rows, ptr, block, at.lam[0], at.fixed[0], x, V, panel, w,
+                    system.Zl, system.Zd, system.X, system.y, logdet[s], quad[s],
+                )  # fmt: skip
+
+    over_chunks(work, len(points))
+    return _finish(inner, points, np.diff(ptr), np.zeros((1, 1)), logdet, quad)
+
+
+def _solve_again(inner: GaussianInner, points: Points, rows: Ints, ptr: Ints) -> Floats:
+    """Once more without the rows of each level, weights of zero in their place."""
+    system = inner.system
+    full = system.evaluate(points)
+    out = np.empty((len(points), ptr.size - 1))
+    s2 = points.sigma2
+    for j in range(ptr.size - 1):
+        gone = rows[ptr[j] : ptr[j + 1]]
+        less, rows_logdet = _without(system, points, gone)
+        ev = less.evaluate(points)
+        logdet = full.logdet_groups - ev.logdet_groups + full.logdet_x - ev.logdet_x + rows_logdet
+        out[:, j] = -0.5 * (gone.size * (LOG_2PI + np.log(s2)) + logdet + (full.quadratic - ev.quadratic) / s2)
+    return out
+
+
+def _without(system: BlockSystem, points: Points, gone: Ints) -> tuple[BlockSystem, Floats | float]:
+    """The system without some rows (in its order), and the sum of log R / sigma^2 over them."""
+    if system.se2.size:
+        se2 = system.se2.copy()
+        se2[gone] = np.inf
+        return replace(system, se2=se2), np.log(system.se2[gone] + points.row_s2[:, None]).sum(axis=1)
+    w = system.weights.copy()
+    w[gone] = 0.0
+    panel, root = np.zeros_like(system.panel0), np.zeros_like(system.root0)
+    assemble(system.layout.pattern, w, system.Zl, system.Zd, system.X, system.y, panel, root)
+    return replace(system, weights=w, panel0=panel, root0=root), -float(np.log(system.weights[gone]).sum())

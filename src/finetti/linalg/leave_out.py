@@ -1,0 +1,467 @@
+"""numba kernels for what the data of one level say, and what the rest says of them: leave one group out.
+
+For the rows I of a level j of a leading factor, the coefficients that only they touch are eliminated already; their
+rows see the later columns T (ancestors in the chain, crossed coefficients, X) through
+
+    y_I = W_T x_T + e,   e ~ N(0, O_j),   C = W_T'O_j^-1 W_T,   c = W_T'O_j^-1 y_I,
+
+the Schur complement that the elimination hands on. With x_T | y ~ N(m, V) given everything, I included,
+
+    -2 log p(y_I | y_-I) = n_I log 2 pi + log|O_j| - log|1 - V C| + r + s'(1 - V C)^-1 V s,
+    s = c - C m,   r = y'O^-1 y - 2 m'c + m'C m,
+
+so that one elimination serves all levels. A crossed factor is in the root itself; there the rows of a level see the
+root through the leading blocks that they belong to, and with Q the inverse of the covariance of y,
+y_I | y_-I has precision Q_II and deviates by Q_II^-1 (Q y)_I.
+
+All covariances are relative to sigma^2, as in `kernels`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from finetti.linalg.downward import unwhiten_root
+from finetti.linalg.jit import kernel
+from finetti.linalg.kernels import back_solve, eliminate, factor_root, invert_root, max_coefficients, whiten_root
+from finetti.linalg.nodes import prepare
+
+__all__ = ["leave_crossed", "leave_levels", "leave_nodes"]
+
+
+@kernel()
+def leave_nodes(  # type: ignore[no-untyped-def]
+    pat, at_depth, lam, sigma2, row_s2, fixed, pen_lead, pen_root, prior, se2, w0, Zl, Zd, X, y, panel0, root0,
+    logdet, quadratic,
+):  # fmt: skip
+    """Run `leave_levels` at all nodes where the root is small; logdet, quadratic (S, J) out."""
+    n_fixed = fixed.shape[1]
+    k = root0.shape[0] - 1 - n_fixed
+    panel = np.empty_like(panel0)
+    root = np.empty_like(root0)
+    w = w0.copy()
+    zero, x, V = np.zeros(k), np.zeros(k), np.zeros((k, k))
+    for s in range(lam.shape[0]):
+        prepare(pat, se2, row_s2[s], w, Zl, Zd, X, y, panel0, root0, panel, root)
+        fill = eliminate(pat, lam[s], pen_lead, X.shape[1], panel, root)
+        whiten_root(pat, lam[s], pen_root, prior, sigma2[s], fixed[s], root)
+        if np.isnan(fill) or not factor_root(k, root):
+            for j in range(logdet.shape[1]):
+                logdet[s, j] = np.nan
+            continue
+        back_solve(k, root, zero, x)
+        invert_root(k, root, V)
+        unwhiten_root(pat, lam[s], k, x, V)
+        leave_levels(pat, at_depth, lam[s], fixed[s], x, V, panel, w, Zl, Zd, X, y, logdet[s], quadratic[s])
+
+
+@kernel()
+def leave_levels(  # type: ignore[no-untyped-def]
+    pat, at_depth, lam, fixed, x_root, V_root, panel, w, Zl, Zd, X, y, logdet, quadratic
+):  # fmt: skip
+    """Fill log|O| - log|1 - V C| and r + s'(1 - V C)^-1 V s for every level of the leading factor at `at_depth`.
+
+    `panel` is factored; x_root, V_root are the unwhitened solution and covariance of the root. NaN where what is
+    left does not determine the coefficients that the level's rows need.
+    """
+    p_all = X.shape[1]
+    n_fixed = fixed.shape[0]
+    p = p_all - n_fixed
+    depth = pat.q.shape[0]
+    n_cross = pat.dq.shape[0]
+    nd = pat.droot[n_cross]
+    n_blocks = pat.parent.shape[0]
+    longest = 0
+    for b in range(n_blocks):
+        longest = max(longest, pat.dense_ptr[b + 1] - pat.dense_ptr[b])
+    q_sum = 0
+    for d in range(depth):
+        q_sum += pat.q[d]
+    most = q_sum + longest + p_all + 1
+    # covariance of own and later columns of the blocks above, from the root downward
+    cov_ptr = np.zeros(n_blocks + 1, dtype=np.int64)
+    for d in range(at_depth + 1, depth):
+        for b in range(pat.first[d], pat.first[d + 1]):
+            size = pat.q[d] + pat.q_above[d] + pat.dense_ptr[b + 1] - pat.dense_ptr[b] + p
+            cov_ptr[b + 1] = size * (size + 1)  # with the solution as last column
+    # Schur complements handed to the blocks of the next factor, below `at_depth`
+    sum_ptr = np.zeros(n_blocks + 1, dtype=np.int64)
+    for d in range(1, at_depth + 1):
+        for b in range(pat.first[d], pat.first[d + 1]):
+            size = pat.q_above[d] + pat.dense_ptr[b + 1] - pat.dense_ptr[b] + p_all + 1
+            sum_ptr[b + 1] = size * size
+    for b in range(n_blocks):
+        cov_ptr[b + 1] += cov_ptr[b]
+        sum_ptr[b + 1] += sum_ptr[b]
+    kept = np.zeros(cov_ptr[n_blocks])
+    sums = np.zeros(sum_ptr[n_blocks])
+    dets = np.zeros(n_blocks)
+    V = np.zeros((most, most))
+    m_T = np.zeros(most)
+    G = np.zeros((max(q_sum, 1), most))
+    T = np.zeros((max(q_sum, 1), most))
+    L = np.zeros((max(q_sum, 1), max(q_sum, 1)))
+    v = np.zeros(max(q_sum, 1))
+    for d in range(depth - 1, at_depth, -1):
+        q = pat.q[d]
+        n_anc = pat.q_above[d]
+        for b in range(pat.first[d], pat.first[d + 1]):
+            n_list = pat.dense_ptr[b + 1] - pat.dense_ptr[b]
+            m = n_anc + n_list + p
+            later_moments(pat, d, b, p, nd, x_root, V_root, kept, cov_ptr, V, m_T)
+            base = pat.panel_ptr[b]
+            width = q + n_anc + n_list + p_all + 1
+            # G = C^-T P and v = C^-T P_y - G x
+            for c in range(m + 1):
+                src = base + q + c if c < m else base + width - 1
+                for a in range(q - 1, -1, -1):
+                    t = panel[src + a * width]
+                    if c == m:
+                        for k in range(n_fixed):
+                            t -= fixed[k] * panel[src + a * width - n_fixed + k]
+                    for k in range(a + 1, q):
+                        t -= panel[base + k * width + a] * (G[k, c] if c < m else v[k])
+                    t /= panel[base + a * width + a]
+                    if c < m:
+                        G[a, c] = t
+                    else:
+                        v[a] = t
+            for a in range(q):
+                for c in range(m):
+                    v[a] -= G[a, c] * m_T[c]
+            # C^-1 into L, then u = (lam) v: rows of lam times everything
+            for c in range(q):
+                for a in range(q):
+                    t = 1.0 if a == c else 0.0
+                    for k in range(a):
+                        t -= panel[base + a * width + k] * L[k, c]
+                    L[a, c] = t / panel[base + a * width + a]
+            size = q + m
+            lo = pat.lam_off[d]
+            at = cov_ptr[b]
+            for a in range(q):  # T = - G V
+                for c in range(m):
+                    t = 0.0
+                    for k in range(m):
+                        t -= G[a, k] * V[k, c]
+                    T[a, c] = t
+            for a in range(q):
+                t = 0.0
+                for k in range(q):
+                    t += lam[lo + a * q + k] * v[k]
+                kept[at + a * (size + 1) + size] = t
+                for c in range(m):
+                    t = 0.0
+                    for k in range(q):
+                        t += lam[lo + a * q + k] * T[k, c]
+                    kept[at + a * (size + 1) + q + c] = t
+                    kept[at + (q + c) * (size + 1) + a] = t
+                for c in range(q):
+                    t = 0.0
+                    for i in range(q):
+                        for k in range(q):
+                            own = 0.0  # Cov(v)[i, k] = (C C')^-1 + G V G'
+                            for r in range(q):
+                                own += L[r, i] * L[r, k]
+                            for r in range(m):
+                                own -= T[i, r] * G[k, r]
+                            t += lam[lo + a * q + i] * own * lam[lo + c * q + k]
+                    kept[at + a * (size + 1) + c] = t
+            for a in range(m):
+                kept[at + (q + a) * (size + 1) + size] = m_T[a]
+                for c in range(m):
+                    kept[at + (q + a) * (size + 1) + q + c] = V[a, c]
+    # upward: what each block's rows say about the later columns
+    S = np.zeros((most, most))
+    place = np.zeros(most, dtype=np.int64)
+    value = np.zeros(most)
+    n_dz = Zd.shape[1]
+    for d in range(at_depth + 1):
+        q = pat.q[d]
+        n_anc = pat.q_above[d]
+        for b in range(pat.first[d], pat.first[d + 1]):
+            n_list = pat.dense_ptr[b + 1] - pat.dense_ptr[b]
+            size = n_anc + n_list + p_all + 1
+            for a in range(size):
+                for c in range(size):
+                    S[a, c] = 0.0
+            if d == 0:
+                used = n_anc + n_dz + p_all + 1
+                for i in range(pat.row_ptr[b], pat.row_ptr[b + 1]):
+                    for a in range(n_anc):
+                        place[a] = a
+                        value[a] = Zl[i, q + a]
+                    j = n_anc
+                    for f in range(n_cross):
+                        for a in range(pat.dq[f]):
+                            place[j] = n_anc + pat.row_dense[i, f] + a
+                            value[j] = Zd[i, pat.dz_off[f] + a]
+                            j += 1
+                    for a in range(p_all):
+                        place[j] = n_anc + n_list + a
+                        value[j] = X[i, a]
+                        j += 1
+                    place[j] = size - 1
+                    value[j] = y[i]
+                    for a in range(used):
+                        t = w[i] * value[a]
+                        if t != 0.0:
+                            for c in range(a, used):
+                                S[place[a], place[c]] += t * value[c]
+                for a in range(size):
+                    for c in range(a + 1, size):  # places of crossed factors need not ascend
+                        t = S[a, c] + S[c, a]
+                        S[a, c] = t
+                        S[c, a] = t
+            else:
+                for a in range(size):
+                    for c in range(size):
+                        S[a, c] = sums[sum_ptr[b] + a * size + c]
+            base = pat.panel_ptr[b]
+            width = q + size
+            for k in range(q):
+                row = base + k * width + q
+                dets[b] += 2.0 * np.log(panel[base + k * width + k])
+                for a in range(size):
+                    t = panel[row + a]
+                    if t != 0.0:
+                        for c in range(size):
+                            S[a, c] -= t * panel[row + c]
+            if d < at_depth:
+                up = pat.parent[b]
+                dets[up] += dets[b]
+                q_up = pat.q[d + 1]
+                up_anc = pat.q_above[d + 1]
+                up_list = pat.dense_ptr[up + 1] - pat.dense_ptr[up]
+                up_size = up_anc + up_list + p_all + 1
+                for a in range(q_up, size):
+                    if a < n_anc:
+                        place[a] = a - q_up
+                    elif a < n_anc + n_list:
+                        place[a] = up_anc + pat.dense_rel[pat.dense_ptr[b] + a - n_anc]
+                    else:
+                        place[a] = up_anc + up_list + a - n_anc - n_list
+                for a in range(q_up, size):
+                    for c in range(q_up, size):
+                        sums[sum_ptr[up] + place[a] * up_size + place[c]] += S[a, c]
+                continue
+            # given coefficients move into y
+            Y = size - 1
+            at = Y - n_fixed
+            for a in range(at):
+                for k in range(n_fixed):
+                    S[a, Y] -= S[a, at + k] * fixed[k]
+            for k in range(n_fixed):
+                S[Y, Y] -= 2.0 * fixed[k] * S[at + k, Y]
+                for c in range(n_fixed):
+                    S[Y, Y] += fixed[k] * fixed[c] * S[at + k, at + c]
+            m = at
+            later_moments(pat, d, b, p, nd, x_root, V_root, kept, cov_ptr, V, m_T)
+            level = b - pat.first[d]
+            logdet[level] = dets[b]
+            quadratic[level] = S[Y, Y]
+            cavity(m, S, Y, V, m_T, level, logdet, quadratic)
+
+
+@kernel()
+def later_moments(pat, d, b, p, nd, x_root, V_root, kept, cov_ptr, V, m_T):  # type: ignore[no-untyped-def]
+    """Fill V and m_T with covariance and solution of block b's later columns [ancestors | list | X]."""
+    n_anc = pat.q_above[d]
+    n_list = pat.dense_ptr[b + 1] - pat.dense_ptr[b]
+    m = n_anc + n_list + p
+    up = pat.parent[b]
+    col = np.zeros(m, dtype=np.int64)
+    if up < 0:
+        for c in range(n_list):
+            col[c] = pat.dense_idx[pat.dense_ptr[b] + c]
+        for c in range(p):
+            col[n_list + c] = nd + c
+        for a in range(m):
+            m_T[a] = x_root[col[a]]
+            for c in range(m):
+                V[a, c] = V_root[col[a], col[c]]
+        return
+    up_list = pat.dense_ptr[up + 1] - pat.dense_ptr[up]
+    size = n_anc + up_list + p
+    for c in range(n_anc):
+        col[c] = c
+    for c in range(n_list):
+        col[n_anc + c] = n_anc + pat.dense_rel[pat.dense_ptr[b] + c]
+    for c in range(p):
+        col[n_anc + n_list + c] = n_anc + up_list + c
+    for a in range(m):
+        row = cov_ptr[up] + col[a] * (size + 1)
+        m_T[a] = kept[row + size]
+        for c in range(m):
+            V[a, c] = kept[row + col[c]]
+
+
+@kernel()
+def cavity(m, S, Y, V, m_T, level, logdet, quadratic):  # type: ignore[no-untyped-def]
+    """Add -log|1 - V C| and the rest of the quadratic form, by elimination with row exchanges."""
+    B = np.zeros((m, m + 1))
+    s = np.zeros(m)
+    for a in range(m):
+        s[a] = S[a, Y]
+        quadratic[level] -= 2.0 * m_T[a] * S[a, Y]
+        t = 0.0
+        for c in range(m):
+            t += S[a, c] * m_T[c]
+        s[a] -= t
+        quadratic[level] += m_T[a] * t
+    for a in range(m):
+        for c in range(m):
+            t = 1.0 if a == c else 0.0
+            for k in range(m):
+                t -= V[a, k] * S[k, c]
+            B[a, c] = t
+        t = 0.0
+        for k in range(m):
+            t += V[a, k] * s[k]
+        B[a, m] = t
+    sign = 1.0
+    for a in range(m):
+        best = a
+        for r in range(a + 1, m):
+            if abs(B[r, a]) > abs(B[best, a]):
+                best = r
+        if best != a:
+            sign = -sign
+            for c in range(a, m + 1):
+                t = B[a, c]
+                B[a, c] = B[best, c]
+                B[best, c] = t
+        pivot = B[a, a]
+        # 1 - V C is singular where the rest of the data leave a direction open: rounding leaves this much
+        if not abs(pivot) > 1e-11:
+            logdet[level] = np.nan
+            return
+        if pivot < 0.0:
+            sign = -sign
+        logdet[level] -= np.log(abs(pivot))
+        for r in range(a + 1, m):
+            t = B[r, a] / pivot
+            if t != 0.0:
+                for c in range(a + 1, m + 1):
+                    B[r, c] -= t * B[a, c]
+    if sign < 0.0:
+        logdet[level] = np.nan
+        return
+    for a in range(m - 1, -1, -1):
+        t = B[a, m]
+        for c in range(a + 1, m):
+            t -= B[a, c] * B[c, m]
+        B[a, m] = t / B[a, a]
+        quadratic[level] += s[a] * B[a, m]
+
+
+@kernel()
+def leave_crossed(  # type: ignore[no-untyped-def]
+    pat, rows, row_ptr, block, lam, fixed, x_root, V_root, panel, w, Zl, Zd, X, y, logdet, quadratic
+):  # fmt: skip
+    """Fill -log|Q_II| and (Q y)_I'Q_II^-1 (Q y)_I for groups of rows `rows[row_ptr[j]:row_ptr[j + 1]]`.
+
+    For one leading factor at most; `block` (n,) is each row's leading level. One product of V with a sparse row per
+    row, then a dense factorisation of the order of the group.
+    """
+    p_all = X.shape[1]
+    n_fixed = fixed.shape[0]
+    p = p_all - n_fixed
+    n_cross = pat.dq.shape[0]
+    nd = pat.droot[n_cross]
+    k = V_root.shape[0]
+    depth = pat.q.shape[0]
+    q = max_coefficients(pat) if depth == 0 else pat.q[0]
+    longest, largest = 0, 1
+    for b in range(pat.parent.shape[0]):
+        longest = max(longest, pat.dense_ptr[b + 1] - pat.dense_ptr[b])
+    for j in range(row_ptr.shape[0] - 1):
+        largest = max(largest, row_ptr[j + 1] - row_ptr[j])
+    most = longest + p
+    col = np.zeros((largest, most), dtype=np.int64)
+    val = np.zeros((largest, most))
+    length = np.zeros(largest, dtype=np.int64)
+    h = np.zeros((largest, q))
+    r = np.zeros(largest)
+    Q = np.zeros((largest, largest))
+    B = np.zeros(k)
+    for j in range(row_ptr.shape[0] - 1):
+        n = row_ptr[j + 1] - row_ptr[j]
+        for i in range(n):
+            row = rows[row_ptr[j] + i]
+            b = block[row]
+            n_list = pat.dense_ptr[b + 1] - pat.dense_ptr[b]
+            base = pat.panel_ptr[b]
+            width = q + n_list + p_all + 1
+            length[i] = n_list + p
+            for c in range(n_list):
+                col[i, c] = pat.dense_idx[pat.dense_ptr[b] + c]
+                val[i, c] = 0.0
+            for f in range(n_cross):
+                for a in range(pat.dq[f]):
+                    val[i, pat.row_dense[row, f] + a] += Zd[row, pat.dz_off[f] + a]
+            e = y[row]
+            for c in range(p):
+                col[i, n_list + c] = nd + c
+                val[i, n_list + c] = X[row, c]
+            for c in range(n_fixed):
+                e -= X[row, p + c] * fixed[c]
+            for a in range(q):  # h = C^-1 L'z
+                t = 0.0
+                for c in range(q):
+                    t += lam[pat.lam_off[0] + c * q + a] * Zl[row, c]
+                for c in range(a):
+                    t -= panel[base + a * width + c] * h[i, c]
+                t /= panel[base + a * width + a]
+                h[i, a] = t
+                at = base + a * width + q
+                for c in range(n_list + p):
+                    val[i, c] -= t * panel[at + c]
+                e -= t * panel[base + a * width + width - 1]
+                for c in range(n_fixed):
+                    e += t * panel[base + a * width + width - 1 - n_fixed + c] * fixed[c]
+            for c in range(n_list + p):
+                e -= val[i, c] * x_root[col[i, c]]
+            r[i] = w[row] * e
+        for i in range(n):
+            row = rows[row_ptr[j] + i]
+            for c in range(k):
+                B[c] = 0.0
+            for a in range(length[i]):
+                t = val[i, a]
+                if t != 0.0:
+                    at = col[i, a]
+                    for c in range(k):
+                        B[c] += t * V_root[at, c]
+            for l in range(i + 1):
+                other = rows[row_ptr[j] + l]
+                t = 0.0
+                for a in range(length[l]):
+                    t += val[l, a] * B[col[l, a]]
+                if block[row] == block[other]:
+                    for a in range(q):
+                        t += h[i, a] * h[l, a]
+                Q[i, l] = -w[row] * w[other] * t
+            Q[i, i] += w[row]
+        logdet[j] = 0.0
+        quadratic[j] = 0.0
+        for a in range(n):  # lower Cholesky in place, the solution along
+            t = Q[a, a]
+            for c in range(a):
+                t -= Q[a, c] * Q[a, c]
+            if not t > 1e-12 * w[rows[row_ptr[j] + a]]:
+                logdet[j] = np.nan
+                break
+            pivot = np.sqrt(t)
+            Q[a, a] = pivot
+            logdet[j] -= 2.0 * np.log(pivot)
+            t = r[a]
+            for c in range(a):
+                t -= Q[a, c] * r[c]
+            r[a] = t / pivot
+            quadratic[j] += r[a] * r[a]
+            for i in range(a + 1, n):
+                t = Q[i, a]
+                for c in range(a):
+                    t -= Q[i, c] * Q[a, c]
+                Q[i, a] = t / pivot
