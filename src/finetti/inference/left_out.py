@@ -25,7 +25,7 @@ from finetti.linalg.blas import single_threaded
 from finetti.linalg.kernels import assemble
 from finetti.linalg.system import BlockSystem, Points, over_chunks, solve_root_large
 
-__all__ = ["exact_conditional", "groups_left_out", "rows_left_out"]
+__all__ = ["exact_conditional", "groups_left_out", "rows_given_others", "rows_left_out"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -61,13 +61,13 @@ def rows_left_out(conditional: Any, theta: Floats) -> Floats:
     """
     exact = exact_conditional(conditional)
     out = np.empty((theta.shape[0], exact.inner.system.y.size))
-    for part, mean, precision in rows_given_others(exact, theta):
-        out[part] = 0.5 * (np.log(precision) - LOG_2PI - precision * mean**2)
+    for part, deviation, precision, _ in rows_given_others(exact, theta):
+        out[part] = 0.5 * (np.log(precision) - LOG_2PI - precision * deviation**2)
     return out
 
 
-def rows_given_others(exact: GaussianConditional, theta: Floats) -> Iterator[tuple[slice, Floats, Floats]]:
-    """Deviation of each row from its mean given all others, and the precision of that, both (nodes, n)."""
+def rows_given_others(exact: GaussianConditional, theta: Floats) -> Iterator[tuple[slice, Floats, Floats, Floats]]:
+    """Nodes, and (nodes, n) each: a row's deviation from its mean given all others, its precision, and 1 - leverage."""
     inner, system = exact.inner, exact.inner.system
     points = inner.points(theta)
     for part in exact._batches(system, len(points), system.y.size):
@@ -77,7 +77,7 @@ def rows_given_others(exact: GaussianConditional, theta: Floats) -> Iterator[tup
         e = inner.basis.y - c.fit - at.fixed @ exact._given.T
         share = 1.0 - w * c.lev * at.sigma2[:, None]
         share = np.where(share > LEAST_LEFT, share, np.nan)
-        yield part, e / share, w * share
+        yield part, e / share, w * share, share
 
 
 # --- groups ---------------------------------------------------------------------------------------

@@ -9,6 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from finetti.linalg.jit import kernel
+from finetti.linalg.system import over_chunks
+
 __all__ = [
     "effective_fraction",
     "fit_pareto",
@@ -17,6 +20,7 @@ __all__ = [
     "normalise",
     "quantiles_by_row",
     "smooth",
+    "smooth_ratios",
     "weighted_quantiles",
 ]
 
@@ -98,6 +102,119 @@ def smooth(log_w: Floats) -> tuple[Floats, float]:
         quantiles = -scale * np.log1p(-p) if abs(k) < 1e-12 else scale * np.expm1(-k * np.log1p(-p)) / k
         out[at] = np.minimum(np.log(np.exp(cut) + quantiles), 0.0)
     return out, k
+
+
+def smooth_ratios(log_w: Floats, log_ratio: Floats) -> tuple[Floats, Floats]:
+    """Pareto-smooth many sets of weights over the same nodes.
+
+    Parameters
+    ----------
+    log_w : (S,)
+        Log weights of the nodes.
+    log_ratio : (S, m)
+        Log of the ratios by which each of m other targets differs from what the nodes stand for; NaN is no weight.
+
+    Returns
+    -------
+    log_weights : ndarray of shape (S, m)
+        Normalised in each column; NaN in a column without a finite weight.
+    k : ndarray of shape (m,)
+        Pareto k, as `smooth` has it; NaN in a column without a finite weight.
+    """
+    S, m = log_ratio.shape
+    out = np.ascontiguousarray((log_ratio + log_w[:, None]).T)
+    k = np.empty(m)
+    over_chunks(lambda part: _smooth_rows(out[part], k[part]), m, grain=32)
+    return out.T, k
+
+
+@kernel()
+def _smooth_rows(rows, ks):  # type: ignore[no-untyped-def]
+    """`smooth` on each row in place, and normalise it."""
+    S = rows.shape[1]
+    place = np.empty(S, dtype=np.int64)
+    for r in range(rows.shape[0]):
+        x = rows[r]
+        top, alive = -np.inf, 0
+        for s in range(S):
+            if not x[s] > -np.inf:  # NaN too
+                x[s] = -np.inf
+            else:
+                alive += 1
+                top = max(top, x[s])
+        if alive == 0 or top == np.inf:
+            ks[r] = np.nan
+            x[:] = np.nan
+            continue
+        for s in range(S):
+            x[s] -= top
+        tail = int(min(0.2 * alive, 3.0 * np.sqrt(alive)))
+        if tail < 5:
+            ks[r] = np.inf
+        else:
+            cut = np.partition(x, S - tail - 1)[S - tail - 1]
+            n = 0
+            for s in range(S):
+                if x[s] > cut:
+                    place[n] = s
+                    n += 1
+            for s in range(S):  # ties with the cut fill the tail up
+                if n < tail and x[s] == cut:
+                    place[n] = s
+                    n += 1
+            inside = place[:tail][np.argsort(x[place[:tail]])]
+            ks[r] = _smooth_tail(x, inside, cut)
+        total = 0.0
+        for s in range(S):
+            total += np.exp(x[s])
+        shift = np.log(total)
+        for s in range(S):
+            x[s] -= shift
+
+
+@kernel()
+def _smooth_tail(x, at, cut):  # type: ignore[no-untyped-def]
+    """Replace the largest log weights x[at], ascending, by quantiles of the Pareto tail; return k."""
+    n = at.shape[0]
+    over = np.exp(x[at]) - np.exp(cut)
+    if over[n - 1] <= 1e-12 * np.exp(x[at[n - 1]]):
+        return -np.inf
+    for i in range(n):
+        over[i] = max(over[i], over[n - 1] * 1e-15)
+    m = 30 + int(np.sqrt(n))
+    quartile = over[int(n / 4 + 0.5) - 1]
+    b, profile = np.empty(m), np.empty(m)
+    for j in range(m):
+        b[j] = (1.0 - np.sqrt(m / (j + 0.5))) / (3.0 * quartile) + 1.0 / over[n - 1]
+        shape = 0.0
+        for i in range(n):
+            shape += np.log1p(-b[j] * over[i])
+        shape /= n
+        profile[j] = n * (np.log(-b[j] / shape) - shape - 1.0)
+    best, total = 0.0, 0.0
+    for j in range(m):
+        s = 0.0
+        for i in range(m):
+            s += np.exp(min(max(profile[i] - profile[j], -700.0), 700.0))
+        w = 1.0 / s
+        if w >= 10.0 * 2.220446049250313e-16:
+            best += b[j] * w
+            total += w
+    best /= total
+    shape = 0.0
+    for i in range(n):
+        shape += np.log1p(-best * over[i])
+    shape /= n
+    scale = -shape / best
+    k = (shape * n + 5.0) / (n + 10.0)
+    if np.isfinite(k):
+        for i in range(n):
+            p = (i + 0.5) / n
+            quantile = -scale * np.log1p(-p)
+            if abs(k) >= 1e-12:
+                quantile = scale * np.expm1(-k * np.log1p(-p)) / k
+            x[at[i]] = min(np.log(np.exp(cut) + quantile), 0.0)
+    return k
 
 
 def weighted_quantiles(x: Floats, w: Floats, probs: npt.ArrayLike) -> Floats:

@@ -1,0 +1,204 @@
+"""Leave rows or groups out of a fit: nodes reweighted to p(theta | y_-I), and refits where the weights fail.
+
+At each node the density of what is left out given the rest is exact. Between nodes
+
+    p(theta_s | y_-I)  is proportional to  w_s / p(y_I | y_-I, theta_s),
+
+Pareto-smoothed (Vehtari et al. 2024, J. Mach. Learn. Res. 25(72)). Few hyperparameters carry these weights and not the
+many coefficients, so that they hold where those of draws of everything fail: eight schools, say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from finetti.data.variants import without_rows
+from finetti.errors import FinettiError, InferenceError, PriorError
+from finetti.inference.cavity import explore_without
+from finetti.inference.gaussian import GaussianInner
+from finetti.inference.hyper import Settings
+from finetti.inference.left_out import exact_conditional, groups_left_out, rows_left_out
+from finetti.inference.tails import FEW_LEVELS, tail_indices
+from finetti.inference.target import GaussianTarget
+from finetti.inference.weights import k_threshold, log_sum_exp, smooth_ratios
+from finetti.linalg.blas import single_threaded
+from finetti.posterior.companions import memory
+from finetti.posterior.groups import factor_index, representative_nodes
+
+if TYPE_CHECKING:
+    from finetti.posterior.fit import Fit
+
+__all__ = ["LeftOut", "exact_nodes", "leave_groups", "leave_rows"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+# nodes that are draws of NUTS stand for themselves alone: as many of them as cost little
+MOST_DRAWS = 1000
+# refits made at most, the worst first: a model in which more fail is wrong for its data, and says so by their number
+MOST_REFITS = 100
+# a refit is one term of a sum: the outer step's usual targets, from fewer nodes
+REFIT = Settings(mean_error=0.05, quantile_error=0.15, min_nodes=512)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """m parts of the data (rows, or groups), each left out in turn.
+
+    base : (S, d) nodes of the fit that served; log_density_at : (S, m) log p(y_I | y_-I, theta) there
+    log_weights_at : (S, m) smoothed log weights of p(theta | y_-I), each column summing to one
+    pareto_k : (m,) of these weights; threshold : beyond which they are not trusted
+    refits : theta (S_j, d), weights (S_j,) and log density (S_j,) of the parts that were refitted
+    failed : parts whose weights are not trusted and that could not be refitted
+    """
+
+    levels: tuple[str, ...]
+    base: Floats
+    log_density_at: Floats
+    log_weights_at: Floats
+    pareto_k: Floats
+    threshold: float
+    refits: dict[int, tuple[Floats, Floats, Floats]]
+    failed: tuple[int, ...]
+    elpd: Floats
+
+    @property
+    def refitted(self) -> tuple[int, ...]:
+        """Positions of the parts that were refitted."""
+        return tuple(sorted(self.refits))
+
+    def theta(self, j: int) -> Floats:
+        """Nodes (S_j, d) of p(theta | y without part j)."""
+        return self.refits[j][0] if j in self.refits else self.base
+
+    def weights(self, j: int) -> Floats:
+        """Their weights (S_j,), summing to one."""
+        return self.refits[j][1] if j in self.refits else np.exp(self.log_weights_at[:, j])
+
+    def log_density(self, j: int) -> Floats:
+        """log p(y_j | y_-j, theta) at these nodes."""
+        return self.refits[j][2] if j in self.refits else self.log_density_at[:, j]
+
+
+def exact_nodes(fit: Fit, size: int) -> tuple[Floats, Floats]:
+    """Nodes (S, d) and weights for a table of `size` values, coefficients integrated out at each."""
+    inference = fit.inference
+    most = MOST_DRAWS if inference.sampled is not None else None
+    nodes, w = representative_nodes(inference.hyper.weights, size, most)
+    return inference.hyper.theta[nodes], w
+
+
+def leave_groups(fit: Fit, name: str) -> LeftOut:
+    """Leave every level of a grouping term out in turn, with all its rows; remembered by the fit.
+
+    Raises
+    ------
+    FinettiError
+        If there is no such term, or it has one level only.
+    """
+    kept, key = memory(fit), ("leave_groups", name)
+    if key not in kept:
+        factor = fit.model.design.factors[factor_index(fit.inference, name)]
+        if len(factor.levels) < 2:
+            raise FinettiError(
+                f"{name!r} has one level only ({factor.levels[0]!r}): without it nothing is left to predict it from. "
+                "Leave rows out with fit.loo(), or fit data with more groups"
+            )
+        conditional = fit.inference.conditional
+
+        def at(theta: Floats, only: int | None = None) -> Floats:
+            return groups_left_out(conditional, name, theta, None if only is None else np.array([only]))
+
+        rows = [np.flatnonzero(factor.index == j) for j in range(len(factor.levels))]
+        kept[key] = _leave(fit, at, tuple(factor.levels), _still_proper(fit, rows))
+    return kept[key]  # type: ignore[return-value]
+
+
+def leave_rows(fit: Fit) -> LeftOut:
+    """Leave every row out in turn; remembered by the fit."""
+    kept, key = memory(fit), ("leave_rows",)
+    if key not in kept:
+        conditional, n = fit.inference.conditional, fit.n_rows
+        if n < 2:
+            raise FinettiError("a single row cannot be left out: nothing is left to predict it from")
+
+        def at(theta: Floats, only: int | None = None) -> Floats:
+            out = rows_left_out(conditional, theta)
+            return out if only is None else out[:, only : only + 1]
+
+        labels = tuple(str(i) for i in fit.model.design.rows)
+        kept[key] = _leave(fit, at, labels, _still_proper(fit, [np.array([i]) for i in range(n)]))
+    return kept[key]  # type: ignore[return-value]
+
+
+def _leave(
+    fit: Fit, at: Callable[..., Floats], labels: tuple[str, ...], proper: npt.NDArray[np.bool_] | None
+) -> LeftOut:
+    m = len(labels)
+    theta, w = exact_nodes(fit, m)
+    density = at(theta)
+    dead = np.isneginf(density).all(axis=0)  # an unpooled group: nothing is known of it
+    open_ = ~np.isfinite(density[w > 1e-12]).all(axis=0)
+    if proper is not None:
+        open_ |= ~proper
+    single = theta.shape[0] == 1
+    if single:
+        log_w, k = np.zeros((1, m)), np.full(m, -np.inf)
+    else:
+        log_w, k = smooth_ratios(np.log(w), -density)
+    elpd = log_sum_exp((log_w + np.where(np.isneginf(density), -np.inf, density)).T)
+    elpd = np.where(dead, -np.inf, np.where(open_, np.nan, elpd))
+    k = np.where(open_, np.nan, k)
+    threshold = k_threshold(theta.shape[0]) if not single else np.inf
+    refits: dict[int, tuple[Floats, Floats, Floats]] = {}
+    bad = np.flatnonzero(~open_ & ~(k < threshold))
+    failed = [int(j) for j in bad]
+    if not single:
+        for j in bad[np.argsort(-k[bad])][:MOST_REFITS]:
+            found = _refit(fit, lambda t, j=int(j): at(t, j)[:, 0], theta, np.exp(log_w[:, j]))  # type: ignore[misc]
+            if found is not None:
+                refits[int(j)] = found
+                elpd[j] = log_sum_exp(np.log(np.maximum(found[1], 1e-300)) + found[2])
+                failed.remove(int(j))
+    return LeftOut(labels, theta, density, log_w, k, threshold, refits, tuple(failed), elpd)
+
+
+def _refit(
+    fit: Fit, left_out: Callable[[Floats], Floats], theta: Floats, w: Floats
+) -> tuple[Floats, Floats, Floats] | None:
+    target = GaussianTarget(exact_conditional(fit.inference.conditional).inner)
+    # from where the weights point to, and from the mode of the fit
+    starts = [theta[int(np.argmax(w))], w @ theta]
+    try:
+        with single_threaded(), np.errstate(all="ignore"):
+            found = explore_without(target, left_out, np.array(starts), fit.seed, REFIT)
+    except InferenceError:
+        return None
+    if not found.pareto_k < found.threshold:
+        return None
+    return found.theta, found.weights, found.payload[0]
+
+
+def _still_proper(fit: Fit, parts: list[Ints]) -> npt.NDArray[np.bool_] | None:
+    """Whether the posterior stays proper without each part; None where all hyperpriors are proper or groups are many."""
+    inference = fit.inference
+    hyper = inference.coordinates
+    loose = [c for c in hyper.coordinates if c is not None and not c.prior.proper]
+    if not loose or min(f.n_levels for f in hyper.factors) > FEW_LEVELS or len(parts) > 10 * FEW_LEVELS:
+        return None
+    out = np.ones(len(parts), dtype=bool)
+    for j, rows in enumerate(parts):
+        try:
+            inner = GaussianInner.build(without_rows(inference.bound, rows))
+            with np.errstate(all="ignore"):
+                tail_indices(GaussianTarget(inner))
+        except PriorError:
+            out[j] = False
+        except (FinettiError, np.linalg.LinAlgError):
+            continue
+    return out
