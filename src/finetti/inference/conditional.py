@@ -6,10 +6,10 @@ batches of nodes, so that memory stays bounded however many levels there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -117,9 +117,10 @@ class GaussianConditional:
         f = self._factor(name)
         inner, system = self.inner, self.inner.system
         points = inner.points(theta)
-        for part in self._batches(system, len(points), system.y.size):
+        by_row = inner.noise is not None or system.se2.size > 0  # else cross-products serve, formed once
+        for part in self._batches(system, len(points), system.y.size if by_row else 0):
             at = points[part]
-            yield self._group_moments(f, part, theta[part], at, system.condition(at, rows=True))
+            yield self._group_moments(f, part, theta[part], at, system.condition(at, rows=by_row))
 
     def _raw_blocks(self, f: int, c: Conditioned, at: Points) -> tuple[Floats, Floats, Floats]:
         """Means (S, J, q), covariances (S, J, q, q), covariances with gamma (S, J, q, p), solver coordinates."""
@@ -158,19 +159,11 @@ class GaussianConditional:
         cross = Ti @ ux @ AT.T  # Cov(u, population)
         cov = cov + cross + np.swapaxes(cross, 2, 3) + (AT @ Vx @ AT.T)[:, None]
         # what the rows of a level say by themselves, given everything else
-        weights = self._precisions(at)
-        residual = basis.y - c.fit - at.fixed @ self._given.T
-        sums = _LevelSums(g)
-        if inner.noise is None:
-            b, info = sums.vector(weights * residual), sums.matrix(weights)
-        else:  # correlated errors are noise, not part of "everything else": V among the level's own rows
-            own = inner.noise.own_precision(g.index)
-            residual = residual + inner.noise.part(self._hidden(c))
-            b = sums.vector(np.asarray((own @ residual.T).T))
-            rows = [np.asarray((own @ g.Z[:, k])[None]) for k in range(g.Z.shape[1])]
-            info = np.stack([sums.vector(row) for row in rows], axis=3)
-            info = np.broadcast_to(info, (len(at), *info.shape[1:]))
-        b = b + np.einsum("sjab,sjb->sja", info, u)
+        if inner.noise is None and not system.se2.size:
+            b, info = self._crossed[f].own(c, system, at)
+        else:
+            b, info = self._own_by_row(g, at, c)
+            b = b + np.einsum("sjab,sjb->sja", info, u)
         free = free_columns(g.index, g.n_levels, g.Z)
         whole = np.asarray(free.all(axis=1))
         dev, se = _least_squares(info, b, whole, Ti)
@@ -189,6 +182,27 @@ class GaussianConditional:
             raw = np.where(whole[:, None], mean, np.nan)
             return GroupMoments(part, mean, cov, u_raw, population, raw, se, weight)
         return GroupMoments(part, mean, cov, u_raw, population, population[:, None] + dev, se, weight)
+
+    def _own_by_row(self, g: Grouping, at: Points, c: Conditioned) -> tuple[Floats, Floats]:
+        """Z'R^-1 e (S, J, q), e the residuals of everything, and Z'R^-1 Z, where R changes from node to node."""
+        inner, basis = self.inner, self.inner.basis
+        weights = self._precisions(at)
+        residual = basis.y - c.fit - at.fixed @ self._given.T
+        sums = _LevelSums(g)
+        if inner.noise is None:
+            return sums.vector(weights * residual), sums.matrix(weights)
+        # correlated errors are noise, not part of "everything else": V among the level's own rows
+        own = inner.noise.own_precision(g.index)
+        residual = residual + inner.noise.part(self._hidden(c))
+        b = sums.vector(np.asarray((own @ residual.T).T))
+        rows = [np.asarray((own @ g.Z[:, k])[None]) for k in range(g.Z.shape[1])]
+        info = np.stack([sums.vector(row) for row in rows], axis=3)
+        return b, np.broadcast_to(info, (len(at), *info.shape[1:]))
+
+    @cached_property
+    def _crossed(self) -> _Lazy:
+        """Cross-products of each factor with everything, formed when asked for."""
+        return _Lazy(lambda f: _CrossProducts.build(self, f))
 
     def _hidden(self, c: Conditioned) -> Floats:
         """Coefficients (S, levels, q) of the known correlated errors."""
@@ -325,6 +339,65 @@ class GaussianConditional:
                 values = np.where(mask, values, np.nan)
             out[name] = values
         return beta, out
+
+
+class _Lazy(dict[int, "_CrossProducts"]):
+    """A dictionary that makes what it is asked for."""
+
+    def __init__(self, make: Callable[[int], _CrossProducts]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: int) -> _CrossProducts:
+        self[key] = self._make(key)
+        return self[key]
+
+
+@dataclass(frozen=True)
+class _CrossProducts:
+    """Z'W of one factor with itself and with everything else, W the weights without sigma^2.
+
+    own_info : (J, q, q); y : (J q,); columns : (J q, p + F) of X
+    others : for every other factor whether it leads, its slice of the solution, and the (J q, J' q') sparse matrix
+    """
+
+    own_info: Floats
+    y: Floats
+    columns: Floats
+    others: tuple[tuple[bool, slice, Any], ...]
+
+    @classmethod
+    def build(cls, conditional: GaussianConditional, f: int) -> _CrossProducts:
+        inner = conditional.inner
+        system, g = inner.system, inner.groupings[f]
+        J, q = g.n_levels, g.Z.shape[1]
+        w = conditional._weights
+        Zt = (_sparse(g).multiply(w[:, None])).T.tocsr()
+        others = []
+        for other, h in enumerate(inner.groupings):
+            if other != f:
+                others.append((*system.layout.coefficient_slice(other), (Zt @ _sparse(h)).tocsr()))
+        X = system.X[conditional._back]
+        info = _LevelSums(g).matrix(w[None])[0]
+        return cls(info, np.asarray(Zt @ inner.basis.y), np.asarray(Zt @ X).reshape(J * q, -1), tuple(others))
+
+    def own(self, c: Conditioned, system: BlockSystem, at: Points) -> tuple[Floats, Floats]:
+        """Z'R^-1 (y - everything else) (S, J, q), and Z'R^-1 Z (S, J, q, q)."""
+        b = self.y - c.x[:, system.n_dense :] @ self.columns[:, : system.p].T - at.fixed @ self.columns[:, system.p :].T
+        for leading, where, cross in self.others:
+            b -= np.asarray(cross @ (c.u if leading else c.x)[:, where].T).T
+        J, q = self.own_info.shape[:2]
+        scale = 1.0 / at.sigma2
+        return b.reshape(-1, J, q) * scale[:, None, None], self.own_info * scale[:, None, None, None]
+
+
+def _sparse(g: Grouping) -> Any:
+    """Z as a sparse matrix (n, J q)."""
+    from scipy.sparse import csr_array
+
+    n, q = g.Z.shape
+    columns = g.index[:, None] * q + np.arange(q)
+    return csr_array((g.Z.ravel(), columns.ravel(), np.arange(0, n * q + 1, q)), shape=(n, g.n_levels * q))
 
 
 class _LevelSums:

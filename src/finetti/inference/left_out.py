@@ -35,6 +35,8 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 LEAST_LEFT = 1e-11
 # operations per second of the two ways to leave levels of a crossed factor out; nominal, they only choose between them
 SOLVE_AGAIN, AMONG_ROWS = 1e9, 4e9
+# values of all blocks' cross-products that are kept: 400 MB
+MOST_GRAM = 5e7
 
 
 def exact_conditional(conditional: GaussianConditional | SampledConditional) -> GaussianConditional:
@@ -140,6 +142,12 @@ def _leading(inner: GaussianInner, f: int, level: Ints, points: Points) -> Float
     depth, J = system.layout.leading.index(f), inner.groupings[f].n_levels
     logdet, quad = np.full((len(points), J), np.nan), np.full((len(points), J), np.nan)
     pat = system.layout.pattern
+    # formed once where the weights do not change from node to node and they fit in memory
+    ptr, gram = np.zeros(0, dtype=np.int64), np.zeros(0)
+    sizes = leave_out.gram_sizes(pat, system.X.shape[1])
+    if not system.se2.size and sizes[-1] <= MOST_GRAM:
+        ptr, gram = sizes, np.zeros(int(sizes[-1]))
+        leave_out.grams(pat, ptr, system.weights, system.Zl, system.Zd, system.X, system.y, gram)
 
     def work(part: slice) -> None:
         at = points[part]
@@ -147,7 +155,7 @@ def _leading(inner: GaussianInner, f: int, level: Ints, points: Points) -> Float
             leave_out.leave_nodes(
                 pat, depth, at.lam, at.sigma2, at.row_s2, at.fixed, system.pen_lead, system.pen_root, system.prior,
                 system.se2, system.weights, system.Zl, system.Zd, system.X, system.y, system.panel0, system.root0,
-                logdet[part], quad[part],
+                ptr, gram, logdet[part], quad[part],
             )  # fmt: skip
             return
         for s in range(len(at)):
@@ -156,8 +164,8 @@ def _leading(inner: GaussianInner, f: int, level: Ints, points: Points) -> Float
             if solved is not None:
                 x, V, panel, w = solved
                 leave_out.leave_levels(
-                    pat, depth, one.lam[0], one.fixed[0], x, V, panel, w, system.Zl, system.Zd, system.X, system.y,
-                    logdet[i], quad[i],
+                    pat, depth, one.lam[0], one.fixed[0], x, V, panel, ptr, gram, w, system.Zl, system.Zd, system.X,
+                    system.y, logdet[i], quad[i],
                 )  # fmt: skip
 
     system._run(work, len(points))

@@ -22,17 +22,73 @@ from __future__ import annotations
 import numpy as np
 
 from finetti.linalg.downward import unwhiten_root
-from finetti.linalg.jit import kernel
+from finetti.linalg.jit import inner, kernel
 from finetti.linalg.kernels import back_solve, eliminate, factor_root, invert_root, max_coefficients, whiten_root
 from finetti.linalg.nodes import prepare
 
-__all__ = ["leave_crossed", "leave_levels", "leave_nodes"]
+__all__ = ["gram_sizes", "grams", "leave_crossed", "leave_levels", "leave_nodes"]
+
+
+def gram_sizes(pat, p_all):  # type: ignore[no-untyped-def]
+    """Offsets (B0 + 1,) of the cross-products of each first-factor block's later columns and y, as `grams` packs them."""
+    lists = np.diff(pat.dense_ptr[: pat.first[1] + 1])
+    sizes = (pat.q_above[0] + lists + p_all + 1) ** 2
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+@kernel()
+def grams(pat, ptr, w, Zl, Zd, X, y, out):  # type: ignore[no-untyped-def]
+    """Cross-products of the rows of every first-factor block over [ancestors | list | X | y], full matrices."""
+    p_all = X.shape[1]
+    for b in range(ptr.shape[0] - 1):
+        size = pat.q_above[0] + pat.dense_ptr[b + 1] - pat.dense_ptr[b] + p_all + 1
+        gram(pat, b, size, w, Zl, Zd, X, y, out[ptr[b] : ptr[b + 1]].reshape(size, size))
+
+
+@inner()
+def gram(pat, b, size, w, Zl, Zd, X, y, S):  # type: ignore[no-untyped-def]
+    """Fill S (size, size) with the cross-products of one block."""
+    p_all = X.shape[1]
+    q, n_anc = pat.q[0], pat.q_above[0]
+    n_cross, n_dz = pat.dq.shape[0], Zd.shape[1]
+    used = n_anc + n_dz + p_all + 1
+    place = np.zeros(used, dtype=np.int64)
+    value = np.zeros(used)
+    for a in range(size):
+        for c in range(size):
+            S[a, c] = 0.0
+    for i in range(pat.row_ptr[b], pat.row_ptr[b + 1]):
+        for a in range(n_anc):
+            place[a] = a
+            value[a] = Zl[i, q + a]
+        j = n_anc
+        for f in range(n_cross):
+            for a in range(pat.dq[f]):
+                place[j] = n_anc + pat.row_dense[i, f] + a
+                value[j] = Zd[i, pat.dz_off[f] + a]
+                j += 1
+        for a in range(p_all):
+            place[j] = size - 1 - p_all + a
+            value[j] = X[i, a]
+            j += 1
+        place[j] = size - 1
+        value[j] = y[i]
+        for a in range(used):
+            t = w[i] * value[a]
+            if t != 0.0:
+                for c in range(a, used):
+                    S[place[a], place[c]] += t * value[c]
+    for a in range(size):
+        for c in range(a + 1, size):  # places of crossed factors need not ascend
+            t = S[a, c] + S[c, a]
+            S[a, c] = t
+            S[c, a] = t
 
 
 @kernel()
 def leave_nodes(  # type: ignore[no-untyped-def]
     pat, at_depth, lam, sigma2, row_s2, fixed, pen_lead, pen_root, prior, se2, w0, Zl, Zd, X, y, panel0, root0,
-    logdet, quadratic,
+    gram_ptr, gram0, logdet, quadratic,
 ):  # fmt: skip
     """Run `leave_levels` at all nodes where the root is small; logdet, quadratic (S, J) out."""
     n_fixed = fixed.shape[1]
@@ -52,16 +108,19 @@ def leave_nodes(  # type: ignore[no-untyped-def]
         back_solve(k, root, zero, x)
         invert_root(k, root, V)
         unwhiten_root(pat, lam[s], k, x, V)
-        leave_levels(pat, at_depth, lam[s], fixed[s], x, V, panel, w, Zl, Zd, X, y, logdet[s], quadratic[s])
+        leave_levels(
+            pat, at_depth, lam[s], fixed[s], x, V, panel, gram_ptr, gram0, w, Zl, Zd, X, y, logdet[s], quadratic[s]
+        )
 
 
 @kernel()
 def leave_levels(  # type: ignore[no-untyped-def]
-    pat, at_depth, lam, fixed, x_root, V_root, panel, w, Zl, Zd, X, y, logdet, quadratic
+    pat, at_depth, lam, fixed, x_root, V_root, panel, gram_ptr, gram0, w, Zl, Zd, X, y, logdet, quadratic
 ):  # fmt: skip
     """Fill log|O| - log|1 - V C| and r + s'(1 - V C)^-1 V s for every level of the leading factor at `at_depth`.
 
-    `panel` is factored; x_root, V_root are the unwhitened solution and covariance of the root. NaN where what is
+    `gram_ptr`, `gram0`: cross-products of the blocks by `grams`, or empty: they are then formed from the rows. `panel` is
+    factored; x_root, V_root are the unwhitened solution and covariance of the root. NaN where what is
     left does not determine the coefficients that the level's rows need.
     """
     p_all = X.shape[1]
@@ -98,6 +157,7 @@ def leave_levels(  # type: ignore[no-untyped-def]
     dets = np.zeros(n_blocks)
     V = np.zeros((most, most))
     m_T = np.zeros(most)
+    col = np.zeros(most, dtype=np.int64)
     G = np.zeros((max(q_sum, 1), most))
     T = np.zeros((max(q_sum, 1), most))
     L = np.zeros((max(q_sum, 1), max(q_sum, 1)))
@@ -108,7 +168,7 @@ def leave_levels(  # type: ignore[no-untyped-def]
         for b in range(pat.first[d], pat.first[d + 1]):
             n_list = pat.dense_ptr[b + 1] - pat.dense_ptr[b]
             m = n_anc + n_list + p
-            later_moments(pat, d, b, p, nd, x_root, V_root, kept, cov_ptr, V, m_T)
+            later_moments(pat, d, b, p, nd, x_root, V_root, kept, cov_ptr, col, V, m_T)
             base = pat.panel_ptr[b]
             width = q + n_anc + n_list + p_all + 1
             # G = C^-T P and v = C^-T P_y - G x
@@ -174,45 +234,21 @@ def leave_levels(  # type: ignore[no-untyped-def]
     # upward: what each block's rows say about the later columns
     S = np.zeros((most, most))
     place = np.zeros(most, dtype=np.int64)
-    value = np.zeros(most)
-    n_dz = Zd.shape[1]
+    B = np.zeros((most, most + 1))
+    s = np.zeros(most)
     for d in range(at_depth + 1):
         q = pat.q[d]
         n_anc = pat.q_above[d]
         for b in range(pat.first[d], pat.first[d + 1]):
             n_list = pat.dense_ptr[b + 1] - pat.dense_ptr[b]
             size = n_anc + n_list + p_all + 1
-            for a in range(size):
-                for c in range(size):
-                    S[a, c] = 0.0
-            if d == 0:
-                used = n_anc + n_dz + p_all + 1
-                for i in range(pat.row_ptr[b], pat.row_ptr[b + 1]):
-                    for a in range(n_anc):
-                        place[a] = a
-                        value[a] = Zl[i, q + a]
-                    j = n_anc
-                    for f in range(n_cross):
-                        for a in range(pat.dq[f]):
-                            place[j] = n_anc + pat.row_dense[i, f] + a
-                            value[j] = Zd[i, pat.dz_off[f] + a]
-                            j += 1
-                    for a in range(p_all):
-                        place[j] = n_anc + n_list + a
-                        value[j] = X[i, a]
-                        j += 1
-                    place[j] = size - 1
-                    value[j] = y[i]
-                    for a in range(used):
-                        t = w[i] * value[a]
-                        if t != 0.0:
-                            for c in range(a, used):
-                                S[place[a], place[c]] += t * value[c]
+            if d == 0 and gram_ptr.shape[0] == 0:
+                gram(pat, b, size, w, Zl, Zd, X, y, S[:size, :size])
+            elif d == 0:
+                at = gram_ptr[b]
                 for a in range(size):
-                    for c in range(a + 1, size):  # places of crossed factors need not ascend
-                        t = S[a, c] + S[c, a]
-                        S[a, c] = t
-                        S[c, a] = t
+                    for c in range(size):
+                        S[a, c] = gram0[at + a * size + c]
             else:
                 for a in range(size):
                     for c in range(size):
@@ -256,21 +292,28 @@ def leave_levels(  # type: ignore[no-untyped-def]
                 for c in range(n_fixed):
                     S[Y, Y] += fixed[k] * fixed[c] * S[at + k, at + c]
             m = at
-            later_moments(pat, d, b, p, nd, x_root, V_root, kept, cov_ptr, V, m_T)
+            if pat.parent[b] < 0:  # here and not in `later_moments`: a call copies the whole pattern
+                for a in range(m):
+                    col[a] = pat.dense_idx[pat.dense_ptr[b] + a] if a < n_list else nd + a - n_list
+                    m_T[a] = x_root[col[a]]
+                for a in range(m):
+                    for c in range(m):
+                        V[a, c] = V_root[col[a], col[c]]
+            else:
+                later_moments(pat, d, b, p, nd, x_root, V_root, kept, cov_ptr, col, V, m_T)
             level = b - pat.first[d]
-            logdet[level] = dets[b]
-            quadratic[level] = S[Y, Y]
-            cavity(m, S, Y, V, m_T, level, logdet, quadratic)
+            less, quad = cavity(m, S, Y, V, m_T, B, s)
+            logdet[level] = dets[b] - less
+            quadratic[level] = quad
 
 
-@kernel()
-def later_moments(pat, d, b, p, nd, x_root, V_root, kept, cov_ptr, V, m_T):  # type: ignore[no-untyped-def]
+@inner()
+def later_moments(pat, d, b, p, nd, x_root, V_root, kept, cov_ptr, col, V, m_T):  # type: ignore[no-untyped-def]
     """Fill V and m_T with covariance and solution of block b's later columns [ancestors | list | X]."""
     n_anc = pat.q_above[d]
     n_list = pat.dense_ptr[b + 1] - pat.dense_ptr[b]
     m = n_anc + n_list + p
     up = pat.parent[b]
-    col = np.zeros(m, dtype=np.int64)
     if up < 0:
         for c in range(n_list):
             col[c] = pat.dense_idx[pat.dense_ptr[b] + c]
@@ -296,19 +339,16 @@ def later_moments(pat, d, b, p, nd, x_root, V_root, kept, cov_ptr, V, m_T):  # t
             V[a, c] = kept[row + col[c]]
 
 
-@kernel()
-def cavity(m, S, Y, V, m_T, level, logdet, quadratic):  # type: ignore[no-untyped-def]
-    """Add -log|1 - V C| and the rest of the quadratic form, by elimination with row exchanges."""
-    B = np.zeros((m, m + 1))
-    s = np.zeros(m)
+@inner()
+def cavity(m, S, Y, V, m_T, B, s):  # type: ignore[no-untyped-def]
+    """Return log|1 - V C| and r + s'(1 - V C)^-1 V s by elimination with row exchanges; B, s are work arrays."""
+    quad = S[Y, Y]
     for a in range(m):
-        s[a] = S[a, Y]
-        quadratic[level] -= 2.0 * m_T[a] * S[a, Y]
         t = 0.0
         for c in range(m):
             t += S[a, c] * m_T[c]
-        s[a] -= t
-        quadratic[level] += m_T[a] * t
+        s[a] = S[a, Y] - t
+        quad += m_T[a] * (t - 2.0 * S[a, Y])
     for a in range(m):
         for c in range(m):
             t = 1.0 if a == c else 0.0
@@ -319,14 +359,15 @@ def cavity(m, S, Y, V, m_T, level, logdet, quadratic):  # type: ignore[no-untype
         for k in range(m):
             t += V[a, k] * s[k]
         B[a, m] = t
-    sign = 1.0
+    det = 1.0
+    logs = 0.0
     for a in range(m):
         best = a
         for r in range(a + 1, m):
             if abs(B[r, a]) > abs(B[best, a]):
                 best = r
         if best != a:
-            sign = -sign
+            det = -det
             for c in range(a, m + 1):
                 t = B[a, c]
                 B[a, c] = B[best, c]
@@ -334,25 +375,25 @@ def cavity(m, S, Y, V, m_T, level, logdet, quadratic):  # type: ignore[no-untype
         pivot = B[a, a]
         # 1 - V C is singular where the rest of the data leave a direction open: rounding leaves this much
         if not abs(pivot) > 1e-11:
-            logdet[level] = np.nan
-            return
-        if pivot < 0.0:
-            sign = -sign
-        logdet[level] -= np.log(abs(pivot))
+            return np.nan, np.nan
+        det *= pivot
+        if abs(det) < 1e-100:
+            logs += np.log(abs(det))
+            det = 1.0 if det > 0.0 else -1.0
         for r in range(a + 1, m):
             t = B[r, a] / pivot
             if t != 0.0:
                 for c in range(a + 1, m + 1):
                     B[r, c] -= t * B[a, c]
-    if sign < 0.0:
-        logdet[level] = np.nan
-        return
+    if det < 0.0:
+        return np.nan, np.nan
     for a in range(m - 1, -1, -1):
         t = B[a, m]
         for c in range(a + 1, m):
             t -= B[a, c] * B[c, m]
         B[a, m] = t / B[a, a]
-        quadratic[level] += s[a] * B[a, m]
+        quad += s[a] * B[a, m]
+    return logs + np.log(det), quad
 
 
 @kernel()

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 
 from finetti.linalg.jit import kernel
 from finetti.linalg.system import over_chunks
@@ -23,8 +24,8 @@ def mixture_moments(weights: Floats, mean: Floats, variance: Floats) -> tuple[Fl
 
 
 @kernel()
-def _quantiles(weights, mean, sd, probs, out):  # type: ignore[no-untyped-def]
-    """out[i, k]: the probs[k] quantile of sum_s w_s N(mean[i, s], sd[i, s]^2).
+def _quantiles(weights, mean, sd, probs, normal, out):  # type: ignore[no-untyped-def]
+    """out[i, k]: the probs[k] quantile of sum_s w_s N(mean[i, s], sd[i, s]^2); `normal` that of N(0, 1).
 
     Newton steps kept inside a bracket: with nodes near a variance of zero the mixture has
     nearly a jump, where Newton alone fails.
@@ -47,7 +48,7 @@ def _quantiles(weights, mean, sd, probs, out):  # type: ignore[no-untyped-def]
                 out[i, k] = centre
                 continue
             a, b = low, high
-            x = centre
+            x = min(max(centre + normal[k] * spread, a), b)
             for _ in range(200):
                 cdf, pdf = 0.0, 0.0
                 for s in range(S):
@@ -67,7 +68,9 @@ def _quantiles(weights, mean, sd, probs, out):  # type: ignore[no-untyped-def]
                 new = x + step
                 if not (pdf > 0.0 and new > a and new < b):
                     new = 0.5 * (a + b)
-                done = abs(new - x) < 1e-9 * spread or b - a < 1e-10 * spread
+                # a Newton step this small leaves its square, but beside a near-jump only if the probability is met too
+                last = 1e-5 if new == x + step and abs(probs[k] - cdf) < 1e-5 else 1e-9
+                done = abs(new - x) < last * spread or b - a < 1e-10 * spread
                 x = new
                 if done:
                     break
@@ -86,6 +89,7 @@ def mixture_quantiles(weights: Floats, mean: Floats, variance: Floats, probs: np
     keep = weights > 1e-12  # their total is below any error that is reported
     w = np.ascontiguousarray(weights[keep] / weights[keep].sum())
     m, s = np.ascontiguousarray(m[:, keep]), np.ascontiguousarray(s[:, keep])
-    over_chunks(lambda part: _quantiles(w, m[part], s[part], p, found[part]), good.size, grain=8)
+    normal = ndtri(p)  # where the search starts
+    over_chunks(lambda part: _quantiles(w, m[part], s[part], p, normal, found[part]), good.size, grain=8)
     out[good] = found
     return out.reshape(*shape, p.size)
