@@ -7,14 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from finetti.data.variants import without_rows
+from finetti.errors import FinettiError, PriorError
+from finetti.inference.gaussian import GaussianInner
 from finetti.inference.hyper import HyperPosterior, Settings, explore
+from finetti.inference.tails import tail_indices
 from finetti.inference.target import GaussianTarget
 
-__all__ = ["CavityTarget", "explore_without"]
+if TYPE_CHECKING:
+    from finetti.data.bound import Bound
+
+__all__ = ["CavityTarget", "explore_without", "proper_without"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -68,3 +76,16 @@ def explore_without(
         If the density is not finite at any start.
     """
     return explore(CavityTarget(full, left_out, start), seed, settings)
+
+
+def proper_without(bound: Bound, rows: npt.NDArray[np.int64]) -> bool:
+    """Whether the posterior of the hyperparameters stays proper without these rows."""
+    try:
+        inner = GaussianInner.build(without_rows(bound, rows))
+        with np.errstate(all="ignore"):
+            tail_indices(GaussianTarget(inner))
+    except PriorError:
+        return False
+    except (FinettiError, np.linalg.LinAlgError):
+        return True  # columns that the other rows do not show: the densities themselves tell
+    return True

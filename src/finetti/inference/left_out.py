@@ -3,7 +3,7 @@
     log p(y_I | y_-I, theta),   all coefficients integrated out, those that only I has included.
 
 With Q the inverse of the marginal covariance of y (flat directions projected out), y_I | y_-I is normal with
-precision Q_II and deviates from its mean by Q_II^-1 (Q y)_I. For single rows Q_ii follows from leverages; for the levels
+precision Q_II and deviates from its mean by Q_II^-1 (Q y)_I. For single rows Q_ii follows from leverages; for levels
 of a factor that is eliminated it is found among the level's own few columns, however many rows it has; for crossed
 factors among its rows; and where none of these serves, the system is solved again without the rows.
 """
@@ -12,20 +12,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from finetti.inference.conditional import BATCH_FLOATS, GaussianConditional
+from finetti.errors import ModelError
+from finetti.inference.basis import free_columns, prior_key, unidentified_columns
+from finetti.inference.conditional import GaussianConditional
 from finetti.inference.gaussian import GaussianInner
 from finetti.inference.sampled import SampledConditional
+from finetti.inference.target import SCATTER, GaussianTarget
 from finetti.linalg import leave_out
 from finetti.linalg.blas import single_threaded
+from finetti.linalg.downward import unwhiten_root
 from finetti.linalg.kernels import assemble
+from finetti.linalg.leave_crossed import leave_crossed
 from finetti.linalg.system import BlockSystem, Points, over_chunks, solve_root_large
+from finetti.model.priors import Flat
 
-__all__ = ["exact_conditional", "groups_left_out", "rows_given_others", "rows_left_out"]
+__all__ = ["exact_conditional", "groups_left_out", "nominal_cost", "rows_given_others", "rows_left_out"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -33,8 +40,10 @@ Ints = npt.NDArray[np.int64]
 LOG_2PI = float(np.log(2.0 * np.pi))
 # share of a row's precision that must come from elsewhere, to be told from rounding
 LEAST_LEFT = 1e-11
-# operations per second of the two ways to leave levels of a crossed factor out; nominal, they only choose between them
-SOLVE_AGAIN, AMONG_ROWS = 1e9, 4e9
+# multiplications per second along rows of a dense matrix; nominal, it only chooses between two ways
+AMONG_ROWS = 4e9
+# rows of a level up to which they are taken together as one dense matrix: 3 GB
+MOST_ROWS = 20_000
 # values of all blocks' cross-products that are kept: 400 MB
 MOST_GRAM = 5e7
 
@@ -116,12 +125,23 @@ def groups_left_out(conditional: Any, name: str, theta: Floats, levels: Ints | N
         if system.layout.coefficient_slice(f)[0]:
             return _leading(inner, f, level, points)[:, wanted]
         rows, ptr = _rows_of(level, wanted)
-        if _among_rows_pays(system, ptr):
-            return _among_rows(inner, points, rows, ptr)
-        return _solve_again(inner, points, rows, ptr)
+        among, again = _crossed_costs(system, ptr, GaussianTarget(inner).cost)
+        first, second = (_among_rows, _solve_again) if among < again else (_solve_again, _among_rows)
+        out = first(inner, points, rows, ptr)
+        # what is left may be too little to be told from rounding in one way and not in the other
+        unsure = np.isnan(out).any(axis=0)
+        if unsure.any() and np.isfinite(among):
+            some, at = _rows_of(level, wanted[unsure])
+            shut = [not _leaves_open(inner, system.layout.order[some[a:b]]) for a, b in pairwise(at)]
+            if any(shut):
+                some, at = _rows_of(level, wanted[unsure][shut])
+                out[:, np.flatnonzero(unsure)[shut]] = second(inner, points, some, at)
+        return out
 
 
-def _finish(inner: GaussianInner, points: Points, n: Ints, rows_logdet: Floats, logdet: Floats, quad: Floats) -> Floats:
+def _finish(
+    inner: GaussianInner, points: Points, n: Ints | Floats, rows_logdet: Floats, logdet: Floats, quad: Floats
+) -> Floats:
     """-1/2 [n log 2 pi sigma^2 + logs of determinants + quadratic form / sigma^2]."""
     s2 = points.sigma2[:, None]
     return -0.5 * (n * (LOG_2PI + np.log(s2)) + rows_logdet + logdet + quad / s2)
@@ -169,7 +189,7 @@ def _leading(inner: GaussianInner, f: int, level: Ints, points: Points) -> Float
                 )  # fmt: skip
 
     system._run(work, len(points))
-    n = np.bincount(level, minlength=J)
+    n = np.bincount(level, minlength=J).astype(np.float64)
     return _finish(inner, points, n, _error_logdets(system, points, level, J), logdet, quad)
 
 
@@ -179,7 +199,7 @@ def _solved(system: BlockSystem, at: Points) -> tuple[Floats, Floats, Floats, Fl
     if not ok:
         return None
     x, V = solve_root_large(factor, system.k)
-    leave_out.unwhiten_root(system.layout.pattern, at.lam[0], system.k, x, V)
+    unwhiten_root(system.layout.pattern, at.lam[0], system.k, x, V)
     w = 1.0 / (system.se2 + at.row_s2[0]) if system.se2.size else system.weights
     return x, V, panel, w
 
@@ -192,15 +212,32 @@ def _rows_of(level: Ints, wanted: Ints) -> tuple[Ints, Ints]:
     return np.concatenate(parts).astype(np.int64), np.concatenate([[0], np.cumsum([p.size for p in parts])])
 
 
-def _among_rows_pays(system: BlockSystem, ptr: Ints) -> bool:
+def nominal_cost(conditional: Any, name: str | None) -> float:
+    """Nominal seconds of one core to leave every level of a factor (or every row) out at one node."""
+    inner = exact_conditional(conditional).inner
+    system, node = inner.system, GaussianTarget(inner).cost
+    if name is None:
+        columns = system.Zl.shape[1] + system.Zd.shape[1] + system.X.shape[1]
+        return 2.0 * node + system.y.size * 0.5 * columns**2 / SCATTER
+    f = [spec.name for spec in inner.hyper.factors].index(name)
+    g = inner.groupings[f]
+    if system.layout.coefficient_slice(f)[0]:
+        later = system.Zl.shape[1] + float(np.mean(np.diff(system.layout.pattern.dense_ptr))) + system.X.shape[1]
+        return 2.0 * node + g.n_levels * (later**3 + 3.0 * later**2 + 50.0) / SCATTER
+    _, ptr = _rows_of(g.index, np.arange(g.n_levels))
+    return 2.0 * node + min(_crossed_costs(system, ptr, node))
+
+
+def _crossed_costs(system: BlockSystem, ptr: Ints, node: float) -> tuple[float, float]:
+    """Nominal seconds of the two ways: among the rows of the levels, and solving again without each."""
     pat = system.layout.pattern
-    if pat.q.size != 1 or system.k == 0:
-        return False
+    again = (ptr.size - 1) * node
     n = np.diff(ptr).astype(float)
+    if pat.q.size != 1 or system.k == 0 or n.max() > MOST_ROWS:
+        return np.inf, again
     listed = float(np.mean(np.diff(pat.dense_ptr))) + system.p
     rows = n.sum() * listed * system.k + np.sum(0.5 * n**2 * listed + n**3 / 6.0)
-    solve = float(np.sum(np.diff(pat.panel_ptr))) * 5.0 + system.y.size * 5.0 + system.k**3 / 10.0
-    return bool(rows / AMONG_ROWS < n.size * solve / SOLVE_AGAIN) and n.max() < 20_000
+    return rows / AMONG_ROWS, again
 
 
 def _among_rows(inner: GaussianInner, points: Points, rows: Ints, ptr: Ints) -> Floats:
@@ -215,7 +252,7 @@ def _among_rows(inner: GaussianInner, points: Points, rows: Ints, ptr: Ints) -> 
             solved = _solved(system, at)
             if solved is not None:
                 x, V, panel, w = solved
-                leave_out.leave_crossed(
+                leave_crossed(
                     pat, rows, ptr, block, at.lam[0], at.fixed[0], x, V, panel, w,
                     system.Zl, system.Zd, system.X, system.y, logdet[s], quad[s],
                 )  # fmt: skip
@@ -232,11 +269,45 @@ def _solve_again(inner: GaussianInner, points: Points, rows: Ints, ptr: Ints) ->
     s2 = points.sigma2
     for j in range(ptr.size - 1):
         gone = rows[ptr[j] : ptr[j + 1]]
+        if _leaves_open(inner, system.layout.order[gone]):
+            out[:, j] = np.nan
+            continue
         less, rows_logdet = _without(system, points, gone)
         ev = less.evaluate(points)
         logdet = full.logdet_groups - ev.logdet_groups + full.logdet_x - ev.logdet_x + rows_logdet
         out[:, j] = -0.5 * (gone.size * (LOG_2PI + np.log(s2)) + logdet + (full.quadratic - ev.quadratic) / s2)
     return out
+
+
+def _leaves_open(inner: GaussianInner, gone: Ints) -> bool:
+    """Whether an unpenalised coefficient is not determined without these rows; pivots would only show rounding."""
+    design, basis = inner.bound.design, inner.basis
+    flat = [j for j, k in enumerate(basis.integrated) if isinstance(inner.bound.priors[_key(inner, k)], Flat)]
+    if not flat and not inner.n_free:
+        return False
+    keep = np.ones(design.y.size, dtype=bool)
+    keep[gone] = False
+    projected = inner.system.X[np.argsort(inner.system.layout.order)][keep][:, flat]
+    terms = []
+    for factor, g, free in zip(design.factors, inner.groupings, inner.free, strict=True):
+        if free is not None:
+            left = free_columns(g.index[keep], g.n_levels, factor.Z[keep])
+            if np.any(left != free):
+                return True
+            terms.append((factor.name, g.index[keep], g.n_levels, factor.Z[keep], free))
+    try:
+        return bool(unidentified_columns(projected, terms, tuple(map(str, flat)))) if terms else _dependent(projected)
+    except ModelError:  # two unpooled terms that overlap now
+        return True
+
+
+def _dependent(X: Floats) -> bool:
+    """Whether the remaining rows of orthonormal columns have lost a direction."""
+    return bool(X.shape[1]) and float(np.linalg.eigvalsh(X.T @ X)[0]) < LEAST_LEFT
+
+
+def _key(inner: GaussianInner, k: int) -> str:
+    return prior_key(inner.bound.design.columns[k], inner.bound.priors)
 
 
 def _without(system: BlockSystem, points: Points, gone: Ints) -> tuple[BlockSystem, Floats | float]:

@@ -121,7 +121,7 @@ def smooth_ratios(log_w: Floats, log_ratio: Floats) -> tuple[Floats, Floats]:
     k : ndarray of shape (m,)
         Pareto k, as `smooth` has it; NaN in a column without a finite weight.
     """
-    S, m = log_ratio.shape
+    m = log_ratio.shape[1]
     out = np.ascontiguousarray((log_ratio + log_w[:, None]).T)
     k = np.empty(m)
     over_chunks(lambda part: _smooth_rows(out[part], k[part]), m, grain=32)

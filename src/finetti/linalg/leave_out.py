@@ -10,9 +10,7 @@ the Schur complement that the elimination hands on. With x_T | y ~ N(m, V) given
     -2 log p(y_I | y_-I) = n_I log 2 pi + log|O_j| - log|1 - V C| + r + s'(1 - V C)^-1 V s,
     s = c - C m,   r = y'O^-1 y - 2 m'c + m'C m,
 
-so that one elimination serves all levels. A crossed factor is in the root itself; there the rows of a level see the
-root through the leading blocks that they belong to, and with Q the inverse of the covariance of y,
-y_I | y_-I has precision Q_II and deviates by Q_II^-1 (Q y)_I.
+so that one elimination serves all levels. Crossed factors are in `leave_crossed`.
 
 All covariances are relative to sigma^2, as in `kernels`.
 """
@@ -23,14 +21,14 @@ import numpy as np
 
 from finetti.linalg.downward import unwhiten_root
 from finetti.linalg.jit import inner, kernel
-from finetti.linalg.kernels import back_solve, eliminate, factor_root, invert_root, max_coefficients, whiten_root
+from finetti.linalg.kernels import back_solve, eliminate, factor_root, invert_root, whiten_root
 from finetti.linalg.nodes import prepare
 
-__all__ = ["gram_sizes", "grams", "leave_crossed", "leave_levels", "leave_nodes"]
+__all__ = ["gram_sizes", "grams", "leave_levels", "leave_nodes"]
 
 
 def gram_sizes(pat, p_all):  # type: ignore[no-untyped-def]
-    """Offsets (B0 + 1,) of the cross-products of each first-factor block's later columns and y, as `grams` packs them."""
+    """Offsets (B0 + 1,) of the cross-products of each first-factor block, as `grams` packs them."""
     lists = np.diff(pat.dense_ptr[: pat.first[1] + 1])
     sizes = (pat.q_above[0] + lists + p_all + 1) ** 2
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -119,8 +117,8 @@ def leave_levels(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Fill log|O| - log|1 - V C| and r + s'(1 - V C)^-1 V s for every level of the leading factor at `at_depth`.
 
-    `gram_ptr`, `gram0`: cross-products of the blocks by `grams`, or empty: they are then formed from the rows. `panel` is
-    factored; x_root, V_root are the unwhitened solution and covariance of the root. NaN where what is
+    `gram_ptr`, `gram0`: cross-products of the blocks by `grams`, or empty: then they are formed from the rows. `panel`
+    is factored; x_root, V_root are the unwhitened solution and covariance of the root. NaN where what is
     left does not determine the coefficients that the level's rows need.
     """
     p_all = X.shape[1]
@@ -394,115 +392,3 @@ def cavity(m, S, Y, V, m_T, B, s):  # type: ignore[no-untyped-def]
         B[a, m] = t / B[a, a]
         quad += s[a] * B[a, m]
     return logs + np.log(det), quad
-
-
-@kernel()
-def leave_crossed(  # type: ignore[no-untyped-def]
-    pat, rows, row_ptr, block, lam, fixed, x_root, V_root, panel, w, Zl, Zd, X, y, logdet, quadratic
-):  # fmt: skip
-    """Fill -log|Q_II| and (Q y)_I'Q_II^-1 (Q y)_I for groups of rows `rows[row_ptr[j]:row_ptr[j + 1]]`.
-
-    For one leading factor at most; `block` (n,) is each row's leading level. One product of V with a sparse row per
-    row, then a dense factorisation of the order of the group.
-    """
-    p_all = X.shape[1]
-    n_fixed = fixed.shape[0]
-    p = p_all - n_fixed
-    n_cross = pat.dq.shape[0]
-    nd = pat.droot[n_cross]
-    k = V_root.shape[0]
-    depth = pat.q.shape[0]
-    q = max_coefficients(pat) if depth == 0 else pat.q[0]
-    longest, largest = 0, 1
-    for b in range(pat.parent.shape[0]):
-        longest = max(longest, pat.dense_ptr[b + 1] - pat.dense_ptr[b])
-    for j in range(row_ptr.shape[0] - 1):
-        largest = max(largest, row_ptr[j + 1] - row_ptr[j])
-    most = longest + p
-    col = np.zeros((largest, most), dtype=np.int64)
-    val = np.zeros((largest, most))
-    length = np.zeros(largest, dtype=np.int64)
-    h = np.zeros((largest, q))
-    r = np.zeros(largest)
-    Q = np.zeros((largest, largest))
-    B = np.zeros(k)
-    for j in range(row_ptr.shape[0] - 1):
-        n = row_ptr[j + 1] - row_ptr[j]
-        for i in range(n):
-            row = rows[row_ptr[j] + i]
-            b = block[row]
-            n_list = pat.dense_ptr[b + 1] - pat.dense_ptr[b]
-            base = pat.panel_ptr[b]
-            width = q + n_list + p_all + 1
-            length[i] = n_list + p
-            for c in range(n_list):
-                col[i, c] = pat.dense_idx[pat.dense_ptr[b] + c]
-                val[i, c] = 0.0
-            for f in range(n_cross):
-                for a in range(pat.dq[f]):
-                    val[i, pat.row_dense[row, f] + a] += Zd[row, pat.dz_off[f] + a]
-            e = y[row]
-            for c in range(p):
-                col[i, n_list + c] = nd + c
-                val[i, n_list + c] = X[row, c]
-            for c in range(n_fixed):
-                e -= X[row, p + c] * fixed[c]
-            for a in range(q):  # h = C^-1 L'z
-                t = 0.0
-                for c in range(q):
-                    t += lam[pat.lam_off[0] + c * q + a] * Zl[row, c]
-                for c in range(a):
-                    t -= panel[base + a * width + c] * h[i, c]
-                t /= panel[base + a * width + a]
-                h[i, a] = t
-                at = base + a * width + q
-                for c in range(n_list + p):
-                    val[i, c] -= t * panel[at + c]
-                e -= t * panel[base + a * width + width - 1]
-                for c in range(n_fixed):
-                    e += t * panel[base + a * width + width - 1 - n_fixed + c] * fixed[c]
-            for c in range(n_list + p):
-                e -= val[i, c] * x_root[col[i, c]]
-            r[i] = w[row] * e
-        for i in range(n):
-            row = rows[row_ptr[j] + i]
-            for c in range(k):
-                B[c] = 0.0
-            for a in range(length[i]):
-                t = val[i, a]
-                if t != 0.0:
-                    at = col[i, a]
-                    for c in range(k):
-                        B[c] += t * V_root[at, c]
-            for l in range(i + 1):
-                other = rows[row_ptr[j] + l]
-                t = 0.0
-                for a in range(length[l]):
-                    t += val[l, a] * B[col[l, a]]
-                if block[row] == block[other]:
-                    for a in range(q):
-                        t += h[i, a] * h[l, a]
-                Q[i, l] = -w[row] * w[other] * t
-            Q[i, i] += w[row]
-        logdet[j] = 0.0
-        quadratic[j] = 0.0
-        for a in range(n):  # lower Cholesky in place, the solution along
-            t = Q[a, a]
-            for c in range(a):
-                t -= Q[a, c] * Q[a, c]
-            if not t > 1e-12 * w[rows[row_ptr[j] + a]]:
-                logdet[j] = np.nan
-                break
-            pivot = np.sqrt(t)
-            Q[a, a] = pivot
-            logdet[j] -= 2.0 * np.log(pivot)
-            t = r[a]
-            for c in range(a):
-                t -= Q[a, c] * r[c]
-            r[a] = t / pivot
-            quadratic[j] += r[a] * r[a]
-            for i in range(a + 1, n):
-                t = Q[i, a]
-                for c in range(a):
-                    t -= Q[i, c] * Q[a, c]
-                Q[i, a] = t / pivot

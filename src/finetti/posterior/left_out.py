@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from finetti.data.variants import without_rows
-from finetti.errors import FinettiError, InferenceError, PriorError
-from finetti.inference.cavity import explore_without
-from finetti.inference.gaussian import GaussianInner
+from finetti.errors import FinettiError, InferenceError
+from finetti.inference.cavity import explore_without, proper_without
 from finetti.inference.hyper import Settings
-from finetti.inference.left_out import exact_conditional, groups_left_out, rows_left_out
-from finetti.inference.tails import FEW_LEVELS, tail_indices
+from finetti.inference.left_out import exact_conditional, groups_left_out, nominal_cost, rows_left_out
+from finetti.inference.tails import FEW_LEVELS
 from finetti.inference.target import GaussianTarget
 from finetti.inference.weights import k_threshold, log_sum_exp, smooth_ratios
 from finetti.linalg.blas import single_threaded
@@ -40,6 +38,8 @@ Ints = npt.NDArray[np.int64]
 
 # nodes that are draws of NUTS stand for themselves alone: as many of them as cost little
 MOST_DRAWS = 1000
+# nominal seconds of one core to leave everything out at all nodes; at least this many nodes are used, at any cost
+MOST_SECONDS, FEWEST = 30.0, 48
 # refits made at most, the worst first: a model in which more fail is wrong for its data, and says so by their number
 MOST_REFITS = 100
 # a refit is one term of a sum: the outer step's usual targets, from fewer nodes
@@ -85,10 +85,15 @@ class LeftOut:
         return self.refits[j][2] if j in self.refits else self.log_density_at[:, j]
 
 
-def exact_nodes(fit: Fit, size: int) -> tuple[Floats, Floats]:
-    """Nodes (S, d) and weights for a table of `size` values, coefficients integrated out at each."""
+def exact_nodes(fit: Fit, size: int, cost: float = 0.0) -> tuple[Floats, Floats]:
+    """Nodes (S, d) and weights for a table of `size` values, coefficients integrated out at each.
+
+    `cost` : nominal seconds that a node takes; of dear nodes a few must do.
+    """
     inference = fit.inference
     most = MOST_DRAWS if inference.sampled is not None else None
+    if cost * inference.hyper.n_nodes > MOST_SECONDS:
+        most = min(most or inference.hyper.n_nodes, max(FEWEST, int(MOST_SECONDS / cost)))
     nodes, w = representative_nodes(inference.hyper.weights, size, most)
     return inference.hyper.theta[nodes], w
 
@@ -115,7 +120,8 @@ def leave_groups(fit: Fit, name: str) -> LeftOut:
             return groups_left_out(conditional, name, theta, None if only is None else np.array([only]))
 
         rows = [np.flatnonzero(factor.index == j) for j in range(len(factor.levels))]
-        kept[key] = _leave(fit, at, tuple(factor.levels), _still_proper(fit, rows))
+        cost = nominal_cost(conditional, name)
+        kept[key] = _leave(fit, at, tuple(factor.levels), _still_proper(fit, rows), cost)
     return kept[key]  # type: ignore[return-value]
 
 
@@ -132,15 +138,16 @@ def leave_rows(fit: Fit) -> LeftOut:
             return out if only is None else out[:, only : only + 1]
 
         labels = tuple(str(i) for i in fit.model.design.rows)
-        kept[key] = _leave(fit, at, labels, _still_proper(fit, [np.array([i]) for i in range(n)]))
+        proper = _still_proper(fit, [np.array([i]) for i in range(n)])
+        kept[key] = _leave(fit, at, labels, proper, nominal_cost(conditional, None))
     return kept[key]  # type: ignore[return-value]
 
 
 def _leave(
-    fit: Fit, at: Callable[..., Floats], labels: tuple[str, ...], proper: npt.NDArray[np.bool_] | None
+    fit: Fit, at: Callable[..., Floats], labels: tuple[str, ...], proper: npt.NDArray[np.bool_] | None, cost: float
 ) -> LeftOut:
     m = len(labels)
-    theta, w = exact_nodes(fit, m)
+    theta, w = exact_nodes(fit, m, cost)
     density = at(theta)
     dead = np.isneginf(density).all(axis=0)  # an unpooled group: nothing is known of it
     open_ = ~np.isfinite(density[w > 1e-12]).all(axis=0)
@@ -185,20 +192,10 @@ def _refit(
 
 
 def _still_proper(fit: Fit, parts: list[Ints]) -> npt.NDArray[np.bool_] | None:
-    """Whether the posterior stays proper without each part; None where all hyperpriors are proper or groups are many."""
+    """Whether the posterior stays proper without each part; None where it cannot become improper."""
     inference = fit.inference
     hyper = inference.coordinates
     loose = [c for c in hyper.coordinates if c is not None and not c.prior.proper]
     if not loose or min(f.n_levels for f in hyper.factors) > FEW_LEVELS or len(parts) > 10 * FEW_LEVELS:
         return None
-    out = np.ones(len(parts), dtype=bool)
-    for j, rows in enumerate(parts):
-        try:
-            inner = GaussianInner.build(without_rows(inference.bound, rows))
-            with np.errstate(all="ignore"):
-                tail_indices(GaussianTarget(inner))
-        except PriorError:
-            out[j] = False
-        except (FinettiError, np.linalg.LinAlgError):
-            continue
-    return out
+    return np.array([proper_without(inference.bound, rows) for rows in parts])

@@ -135,8 +135,8 @@ class Logo:
 
     def __str__(self) -> str:
         lines = [
-            f"elpd_logo {self.elpd_logo:.2f} (se {self.se:.2f}): {len(self.levels)} levels of {self.group} left out one "
-            f"by one, coefficients integrated out at {self.n_samples} nodes"
+            f"elpd_logo {self.elpd_logo:.2f} (se {self.se:.2f}): {len(self.levels)} levels of {self.group} left out "
+            f"one by one, coefficients integrated out at {self.n_samples} nodes"
         ]
         refitted, failed = self.refitted, self.failed
         return "\n".join(lines + _k_lines(self.pareto_k, self.good_k, refitted, failed, "group", self.notes))
@@ -154,8 +154,8 @@ def _k_lines(
         )
     if failed:
         lines.append(
-            f"*** {_count(failed, what)} could neither be reweighted nor refitted: {_some(failed)}. Their scores are not "
-            "to be trusted; look at what sets them apart (fit.exchangeability) ***"
+            f"*** {_count(failed, what)} could neither be reweighted nor refitted: {_some(failed)}. Their scores are "
+            "not to be trusted; look at what sets them apart (fit.exchangeability) ***"
         )
     return [*lines, *notes]
 
