@@ -233,14 +233,14 @@ class Fit:
 
         return logo(self, self._group(group))
 
-    def sensitivity(self) -> Sensitivity:
+    def sensitivity(self, refit: bool = True) -> Sensitivity:
         """Does the answer depend on the prior: power-scaling, and alternative hyperpriors.
 
         See `finetti.posterior.sensitivity.sensitivity`.
         """
         from finetti.posterior.sensitivity import sensitivity
 
-        return sensitivity(self)
+        return sensitivity(self, refit)
 
     # --- draws ----------------------------------------------------------------------------------
 
