@@ -25,7 +25,7 @@ from finetti.inference.conditional import BATCH_FLOATS, GaussianConditional
 from finetti.linalg.kernels import assemble
 from finetti.linalg.system import BlockSystem, Conditioned, Points
 
-__all__ = ["level_differences"]
+__all__ = ["level_differences", "level_mean_variance"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -85,6 +85,53 @@ def level_differences(
         known = mask[first, coefficient] & mask[second, coefficient]
         mean[:, ~known], variance[:, ~known] = np.nan, np.nan
     return mean, variance
+
+
+def level_mean_variance(conditional: GaussianConditional, name: str, theta: Floats) -> Floats:
+    """Variance given theta of the average over levels of a factor's coefficients, population value included.
+
+    Levels share what is not known of the population, so that this is not the average variance divided by J.
+
+    Parameters
+    ----------
+    conditional : GaussianConditional
+    name : str
+        The grouping factor.
+    theta : (S, d)
+        Nodes.
+
+    Returns
+    -------
+    (S, q)
+        NaN for an unpooled term.
+    """
+    inner, system = conditional.inner, conditional.inner.system
+    f = [s.name for s in inner.hyper.factors].index(name)
+    S, J, q = theta.shape[0], inner.groupings[f].n_levels, inner.hyper.factors[f].q
+    out = np.full((S, q), np.nan)
+    if inner.free[f] is not None:
+        return out
+    Ti = np.asarray(np.linalg.inv(inner.transforms[f]), dtype=np.float64)
+    population = conditional.population_maps[f] @ inner.basis.T  # (q, p) of the solver's columns
+    leading, where = system.layout.coefficient_slice(f)
+    points = inner.points(theta)
+    for part in _batches(system, S, J if leading else 1, q):
+        at = points[part]
+        if not leading:
+            V, c = system.condition(at).V, np.zeros((q, system.k))
+            c[:, where] = np.tile(Ti / J, (1, J))
+            c[:, system.n_dense :] = population
+            out[part] = np.einsum("ki,sij,kj->sk", c, V, c, optimize=True) * at.sigma2[:, None]
+            continue
+        everywhere = [tuple((j, 1.0 / J) for j in range(J))] * q
+        for some, one in _constant_weights(system, at):
+            clean = replace(at[some], fixed=np.zeros_like(at.fixed[some]))
+            for k, contrast in enumerate(everywhere):
+                solved = _with_right_side(one, f, Ti[k], contrast, population[k]).condition(clean)
+                mean = (solved.u[:, where].reshape(len(clean), J, q) @ Ti[k]).mean(axis=1)
+                at_node = mean + solved.x[:, system.n_dense :] @ population[k]
+                out[np.arange(S)[part][some], k] = at_node * clean.sigma2
+    return np.maximum(out, 0.0)
 
 
 def _batches(system: BlockSystem, n: int, pairs: int, q: int) -> Iterator[slice]:
@@ -179,12 +226,19 @@ def _constant_weights(system: BlockSystem, at: Points) -> Iterator[tuple[slice, 
         yield slice(s, s + 1), replace(system, weights=w, se2=np.zeros(0), panel0=panel, root0=root)
 
 
-def _with_right_side(system: BlockSystem, f: int, t: Floats, contrast: tuple[tuple[int, float], ...]) -> BlockSystem:
-    """The same left side; on the right `t` at each level of the contrast, times its sign, and no prior mean."""
+def _with_right_side(
+    system: BlockSystem, f: int, t: Floats, contrast: tuple[tuple[int, float], ...], population: Floats | None = None
+) -> BlockSystem:
+    """The same left side; on the right `t` at each level of the contrast, times its sign, and no prior mean.
+
+    population (p,) : what stands there for the columns of the population, nothing by default
+    """
     pat = system.layout.pattern
     panel, root, prior = system.panel0.copy(), system.root0.copy(), system.prior.copy()
     prior[:, -1] = 0.0
     root[:-1, -1] = 0.0
+    if population is not None:
+        root[system.n_dense : system.k, -1] = population
     root[-1, -1] = LARGE
     own = system.layout.leading.index(f)
     for d in range(pat.q.size):

@@ -24,6 +24,8 @@ Floats = npt.NDArray[np.float64]
 
 # a relative standard deviation below this is tried at exactly zero
 NEAR_ZERO = 1e-3
+# nominal seconds of an evaluation beyond which one climb must do
+DEAR = 0.005
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,18 @@ class _Space:
                         L[:, r, r] = value / scale
                 L = T @ L
             parts.append(L.reshape(S, -1))
+        if inner.noise is not None:  # known correlated errors, of sd 1
+            parts.append(np.eye(inner.noise.q).ravel() / scale[:, None])
         lam = np.ascontiguousarray(np.concatenate(parts, axis=1)) if parts else np.zeros((S, 0))
         given = x[:, m + int(self.has_sigma) :] - inner.basis.given_shift
         points = Points(lam, scale**2, sigma**2 if varying else np.zeros(S), np.ascontiguousarray(given))
         return points, sigma
 
 
-def maximise(inner: GaussianInner) -> PointEstimate:
+def maximise(inner: GaussianInner, near: Floats | None = None) -> PointEstimate:
     """Maximise log p(y | theta); exact zeros and ones are tried wherever the optimum comes near them.
+
+    near : theta (d,) to start from where an evaluation is dear
 
     Raises
     ------
@@ -131,6 +137,12 @@ def maximise(inner: GaussianInner) -> PointEstimate:
         for f in inner.hyper.factors
     ]
     count = 0
+    # about how well each parameter is known: a step that suits the sd of a few levels is huge for sigma, known from
+    # every row
+    known_to = np.ones(space.size)
+    known_to[: len(space.entries)] = [(2.0 * inner.hyper.factors[f].n_levels) ** -0.5 for f, _, _ in space.entries]
+    if space.has_sigma:
+        known_to[len(space.entries)] = (2.0 * inner.system.y.size) ** -0.5
 
     def value(x: Floats) -> Floats:
         nonlocal count
@@ -145,27 +157,28 @@ def maximise(inner: GaussianInner) -> PointEstimate:
         if not free.size:
             return x0, float(value(x0[None])[0]), True
         at = {i: j for j, i in enumerate(free)}
+        unit = known_to[free]
         lower = [0.0 if i < len(space.entries) and space.diagonal[i] else -np.inf for i in free]
 
         def negative(z: Floats) -> tuple[float, Floats]:
             x = x0.copy()
-            x[free] = z
+            x[free] = z * unit
             # central differences, all in one parallel call; the density is even in each diagonal
             # entry's column sign, so that stepping below zero is harmless
-            h = 1e-5 * np.maximum(np.abs(z), 1.0)
+            h = 1e-5 * np.maximum(np.abs(x[free]), 1.0)
             block = np.repeat(x[None], 2 * free.size + 1, axis=0)
             for i, j in at.items():
                 block[1 + 2 * j, i] += h[j]
                 block[2 + 2 * j, i] -= h[j]
             v = value(block)
-            return -float(v[0]), -(v[1::2] - v[2::2]) / (2.0 * h)
+            return -float(v[0]), -(v[1::2] - v[2::2]) / (2.0 * h) * unit
 
         best = minimize(
-            negative, x0[free], jac=True, method="L-BFGS-B", bounds=[(low, None) for low in lower],
-            options={"ftol": 1e-13, "gtol": 1e-6 * max(1.0, abs(float(value(x0[None])[0])) * 1e-4), "maxiter": 500},
+            negative, x0[free] / unit, jac=True, method="L-BFGS-B", bounds=[(low, None) for low in lower],
+            options={"ftol": 1e-13, "gtol": 1e-6 * max(1.0, abs(float(value(x0[None])[0])) * 1e-3), "maxiter": 500},
         )  # fmt: skip
         x = x0.copy()
-        x[free] = best.x
+        x[free] = best.x * unit
         return x, -float(best.fun), bool(best.success)
 
     def start(share: float) -> Floats:
@@ -181,9 +194,15 @@ def maximise(inner: GaussianInner) -> PointEstimate:
     held = np.zeros(space.size, dtype=bool)
     if inner.hyper.sigma_at == -1:
         held[len(space.entries)] = True
+    held[space.size - len(inner.hyper.given) :] = [at < 0 for _, at, _ in inner.hyper.given]  # by the user's `fixed`
     best_x, best_f, ok = np.zeros(0), -np.inf, False
-    for share in (1.0,) if target.cost > 0.005 else (1.0, 0.2):
-        x0 = start(share)
+    starts = [start(1.0), start(0.2)]
+    if target.cost > DEAR:
+        starts = starts[:1]
+        if near is not None:
+            starts = [_coordinates(space, near, units)]
+            known_to[: len(space.entries)] *= np.clip(np.abs(starts[0][: len(space.entries)]), 1e-2, 1.0)
+    for x0 in starts:
         if inner.hyper.sigma_at == -1:
             x0[len(space.entries)] = np.log(inner.hyper.sigma_value)
         x, f, good = climb(x0, held)
@@ -198,6 +217,17 @@ def maximise(inner: GaussianInner) -> PointEstimate:
     given = points.fixed[0] + inner.basis.given_shift
     hyper = inner.hyper.hold(modelled, float(sigma[0]), given)
     return PointEstimate(hyper, factors, float(sigma[0]), given, best_f, ok, _edges(hyper), count)
+
+
+def _coordinates(space: _Space, theta: Floats, units: list[Floats]) -> Floats:
+    """The parameters (m,) of a point theta (d,)."""
+    inner = space.inner
+    sigma = float(inner.hyper.sigma(theta[None])[0])
+    scale = 1.0 if inner.system.se2.size else sigma
+    L = [inner.hyper.covariance_factor(f, theta[None])[0] if s.modelled else None
+         for f, s in enumerate(inner.hyper.factors)]  # fmt: skip
+    x = [L[f][r, c] / (scale * units[f][r]) for f, r, c in space.entries]  # type: ignore[index]
+    return np.array([*x, *([np.log(sigma)] if space.has_sigma else []), *inner.hyper.given_values(theta[None])[0]])
 
 
 def _unit(inner: GaussianInner, factor: str, coefficient: str) -> float:

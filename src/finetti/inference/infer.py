@@ -73,6 +73,7 @@ def infer(
     seed: int = 0,
     progress: Progress | None = None,
     settings: Settings | None = None,
+    near: Floats | None = None,
 ) -> Inference:
     """Compute the posterior of a bound model.
 
@@ -85,6 +86,8 @@ def infer(
     progress : callable (stage, done, total), optional
     settings : Settings, optional
         Error targets of the outer step.
+    near : (d,), optional
+        Where the maximum of the marginal likelihood is looked for, in coordinates of the model with partial pooling.
 
     Raises
     ------
@@ -99,10 +102,12 @@ def infer(
         raise InferenceError(f"method={method!r} is not known; {available(str(method), METHODS)}")
     # one BLAS thread: our own run over nodes, and on a busy machine two BLAS threads wait for each other
     with single_threaded():
-        return _infer(bound, method, seed, progress, settings or Settings())
+        return _infer(bound, method, seed, progress, settings or Settings(), near)
 
 
-def _infer(bound: Bound, method: str, seed: int, progress: Progress | None, settings: Settings) -> Inference:
+def _infer(
+    bound: Bound, method: str, seed: int, progress: Progress | None, settings: Settings, near: Floats | None
+) -> Inference:
     began = time.perf_counter()
     inner = GaussianInner.build(bound)
     target = GaussianTarget(inner)
@@ -113,7 +118,7 @@ def _infer(bound: Bound, method: str, seed: int, progress: Progress | None, sett
     if "empirical" in kinds or (not kinds and bound.model.pooling == "empirical"):
         if progress:
             progress("maximising the marginal likelihood", 0, None)
-        estimate = maximise(inner)
+        estimate = maximise(inner, near)
         everything = "partial" not in kinds
         held = {i: L for i, L in enumerate(estimate.factors) if inner.hyper.factors[i].pooling == "empirical"}
         hyper = inner.hyper.hold(held, estimate.sigma if everything else None, estimate.given if everything else None)

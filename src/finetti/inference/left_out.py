@@ -139,18 +139,16 @@ def groups_left_out(conditional: Any, name: str, theta: Floats, levels: Ints | N
         return out
 
 
-def _finish(
-    inner: GaussianInner, points: Points, n: Ints | Floats, rows_logdet: Floats, logdet: Floats, quad: Floats
-) -> Floats:
+def _finish(points: Points, n: Ints, rows_logdet: Floats, logdet: Floats, quad: Floats) -> Floats:
     """-1/2 [n log 2 pi sigma^2 + logs of determinants + quadratic form / sigma^2]."""
     s2 = points.sigma2[:, None]
-    return -0.5 * (n * (LOG_2PI + np.log(s2)) + rows_logdet + logdet + quad / s2)
+    return np.asarray(-0.5 * (n * (LOG_2PI + np.log(s2)) + rows_logdet + logdet + quad / s2), dtype=np.float64)
 
 
 def _error_logdets(system: BlockSystem, points: Points, level: Ints, n_levels: int) -> Floats:
     """Sum of log R / sigma^2 over the rows of each level, (S or 1, J)."""
     if not system.se2.size:
-        return -np.bincount(level, np.log(system.weights), minlength=n_levels)[None]
+        return np.asarray(-np.bincount(level, np.log(system.weights), minlength=n_levels)[None], dtype=np.float64)
     out = np.empty((len(points), n_levels))
     for s, extra in enumerate(points.row_s2):
         out[s] = np.bincount(level, np.log(system.se2 + extra), minlength=n_levels)
@@ -189,8 +187,8 @@ def _leading(inner: GaussianInner, f: int, level: Ints, points: Points) -> Float
                 )  # fmt: skip
 
     system._run(work, len(points))
-    n = np.bincount(level, minlength=J).astype(np.float64)
-    return _finish(inner, points, n, _error_logdets(system, points, level, J), logdet, quad)
+    n = np.bincount(level, minlength=J)
+    return _finish(points, n, _error_logdets(system, points, level, J), logdet, quad)
 
 
 def _solved(system: BlockSystem, at: Points) -> tuple[Floats, Floats, Floats, Floats] | None:
@@ -258,7 +256,7 @@ def _among_rows(inner: GaussianInner, points: Points, rows: Ints, ptr: Ints) -> 
                 )  # fmt: skip
 
     over_chunks(work, len(points))
-    return _finish(inner, points, np.diff(ptr), np.zeros((1, 1)), logdet, quad)
+    return _finish(points, np.diff(ptr), np.zeros((1, 1)), logdet, quad)
 
 
 def _solve_again(inner: GaussianInner, points: Points, rows: Ints, ptr: Ints) -> Floats:

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = ["companion", "memory"]
 
+# kinds of pooling with a parent distribution
+MODELLED = ("partial", "empirical")
+
 
 def memory(fit: Fit) -> dict[object, object]:
     """Return a place on the fit for what is costly to compute and asked for again; never saved, never compared."""
-    return fit.__dict__.setdefault("_memory", {})  # type: ignore[no-any-return]
+    return fit.__dict__.setdefault("_memory", {})
 
 
 def companion(fit: Fit, pooling: str | Mapping[str, str]) -> Fit:
@@ -44,5 +47,11 @@ def companion(fit: Fit, pooling: str | Mapping[str, str]) -> Fit:
     kept = memory(fit)
     if key not in kept:
         bound = with_pooling(fit.model, pooling)
-        kept[key] = Fit(infer(bound, seed=fit.seed), fit.n_draws, fit.seed)
+        hyper = fit.inference.hyper
+        # the same terms have a parent distribution: theta means the same, and its mean is near the maximum
+        same = fit.inference.estimate is None and {a for a in kinds if kinds[a] in MODELLED} == {
+            a for a, kind in fit.model.pooling.items() if kind in MODELLED
+        }
+        near = hyper.weights @ hyper.theta if same else None
+        kept[key] = Fit(infer(bound, seed=fit.seed, near=near), fit.n_draws, fit.seed)
     return kept[key]  # type: ignore[return-value]
