@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -18,7 +19,7 @@ from finetti.linalg.downward import descend, draw_leading, root_sums, row_moment
 from finetti.linalg.kernels import assemble, eliminate, whiten_root
 from finetti.linalg.layout import Grouping, Layout, analyse
 
-__all__ = ["BlockSystem", "Conditioned", "Evaluated", "Points", "n_threads", "over_chunks"]
+__all__ = ["BlockSystem", "Conditioned", "Evaluated", "Points", "n_threads", "one_thread", "over_chunks"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,12 +27,27 @@ Floats = npt.NDArray[np.float64]
 SMALL_ROOT = 72
 
 
+_one: list[bool] = []  # not empty where a process is one of many on this machine
+
+
 def n_threads() -> int:
     """Cores this process may use."""
+    if _one:
+        return 1
     try:
         return max(1, len(os.sched_getaffinity(0)))
     except AttributeError:  # macOS, Windows
         return max(1, os.cpu_count() or 1)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Use one core inside a `with` block, as a worker among others does."""
+    _one.append(True)
+    try:
+        yield
+    finally:
+        _one.pop()
 
 
 _pools: dict[int, ThreadPoolExecutor] = {}

@@ -87,13 +87,13 @@ def ecdf_band(n: int, prob: float = 0.95) -> Band:
     --------
     >>> band = ecdf_band(100)
     >>> at = np.searchsorted(band.z, 0.5, side="right") - 1
-    >>> band.lower[at], band.upper[at]
+    >>> float(band.lower[at]), float(band.upper[at])
     (0.35, 0.65)
     >>> round(band.level, 4)
-    0.0019
+    0.0022
     """
     if isinstance(n, bool) or not 1 <= n <= MOST_VALUES or int(n) != n:
-        raise FinettiError(f"a band of n={n!r} values cannot be computed; n is a whole number from 1 to {MOST_VALUES:,}")
+        raise FinettiError(f"n={n!r} values cannot have a band; n must be a whole number from 1 to {MOST_VALUES:,}")
     if not 0.0 < prob < 1.0:
         raise FinettiError(f"prob={prob!r} must lie strictly between 0 and 1, such as 0.95")
     return _band(int(n), float(prob))
@@ -130,7 +130,7 @@ def uniform_p_value(u: npt.ArrayLike) -> float:
     Examples
     --------
     >>> round(uniform_p_value([0.1, 0.35, 0.5, 0.8]), 2)
-    0.96
+    0.97
     >>> uniform_p_value([0.001, 0.002, 0.004, 0.005]) < 1e-6
     True
     """
@@ -213,7 +213,7 @@ def _staying(low, high):  # type: ignore[no-untyped-def]
 
 
 def _level(n: int, prob: float) -> float:
-    """The pointwise level whose simultaneous probability of leaving is 1 - prob, by bracketed false position in logs."""
+    """The pointwise level at which the probability of leaving is 1 - prob, by bracketed false position in logs."""
     target = math.log1p(-prob)
 
     def gap(log_level: float) -> float:

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Plots", "report", "restore"]
+__all__ = ["Plots", "draw", "report", "restore"]
+
+
+def draw(module: str, name: str, result: Any, **options: Any) -> Any:
+    """Draw a result that has a figure of its own: `finetti.show.<module>.<name>(result, ...)`."""
+    return getattr(import_module(f"finetti.show.{module}"), name)(result, **options)
 
 
 def report(fit: Any, path: Any, **page: Any) -> Any:
