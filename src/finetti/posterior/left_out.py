@@ -40,6 +40,8 @@ Ints = npt.NDArray[np.int64]
 MOST_DRAWS = 1000
 # nominal seconds of one core to leave everything out at all nodes; at least this many nodes are used, at any cost
 MOST_SECONDS, FEWEST = 30.0, 48
+# Monte Carlo error of a score beyond which it is computed anew, if a node costs nominally less than this
+LARGE_ERROR, CHEAP = 0.03, 1e-3
 # refits made at most, the worst first: a model in which more fail is wrong for its data, and says so by their number
 MOST_REFITS = 100
 # a refit is one term of a sum: the outer step's usual targets, from fewer nodes
@@ -53,6 +55,7 @@ class LeftOut:
     base : (S, d) nodes of the fit that served; log_density_at : (S, m) log p(y_I | y_-I, theta) there
     log_weights_at : (S, m) smoothed log weights of p(theta | y_-I), each column summing to one
     pareto_k : (m,) of these weights; threshold : beyond which they are not trusted
+    elpd, mcse : (m,) score of every part, and its Monte Carlo error from the replicates
     refits : theta (S_j, d), weights (S_j,) and log density (S_j,) of the parts that were refitted
     failed : parts whose weights are not trusted and that could not be refitted
     """
@@ -66,6 +69,7 @@ class LeftOut:
     refits: dict[int, tuple[Floats, Floats, Floats]]
     failed: tuple[int, ...]
     elpd: Floats
+    mcse: Floats
 
     @property
     def refitted(self) -> tuple[int, ...]:
@@ -85,8 +89,8 @@ class LeftOut:
         return self.refits[j][2] if j in self.refits else self.log_density_at[:, j]
 
 
-def exact_nodes(fit: Fit, size: int, cost: float = 0.0) -> tuple[Floats, Floats]:
-    """Nodes (S, d) and weights for a table of `size` values, coefficients integrated out at each.
+def exact_nodes(fit: Fit, size: int, cost: float = 0.0) -> tuple[Floats, Floats, Ints]:
+    """Nodes (S, d), their weights and replicates for a table of `size` values, coefficients integrated out at each.
 
     `cost` : nominal seconds that a node takes; of dear nodes a few must do.
     """
@@ -95,7 +99,7 @@ def exact_nodes(fit: Fit, size: int, cost: float = 0.0) -> tuple[Floats, Floats]
     if cost * inference.hyper.n_nodes > MOST_SECONDS:
         most = min(most or inference.hyper.n_nodes, max(FEWEST, int(MOST_SECONDS / cost)))
     nodes, w = representative_nodes(inference.hyper.weights, size, most)
-    return inference.hyper.theta[nodes], w
+    return inference.hyper.theta[nodes], w, inference.hyper.replicate[nodes]
 
 
 def leave_groups(fit: Fit, name: str) -> LeftOut:
@@ -147,7 +151,7 @@ def _leave(
     fit: Fit, at: Callable[..., Floats], labels: tuple[str, ...], proper: npt.NDArray[np.bool_] | None, cost: float
 ) -> LeftOut:
     m = len(labels)
-    theta, w = exact_nodes(fit, m, cost)
+    theta, w, replicate = exact_nodes(fit, m, cost)
     density = at(theta)
     dead = np.isneginf(density).all(axis=0)  # an unpooled group: nothing is known of it
     open_ = ~np.isfinite(density[w > 1e-12]).all(axis=0)
@@ -162,25 +166,46 @@ def _leave(
     elpd = np.where(dead, -np.inf, np.where(open_, np.nan, elpd))
     k = np.where(open_, np.nan, k)
     threshold = k_threshold(theta.shape[0]) if not single else np.inf
+    mcse = np.where(open_ | dead, np.nan, _errors(w, replicate, density))
     refits: dict[int, tuple[Floats, Floats, Floats]] = {}
-    bad = np.flatnonzero(~open_ & ~(k < threshold))
-    failed = [int(j) for j in bad]
+    bad = ~open_ & ~(k < threshold)
+    # a good k with a large error is no answer either, where a refit is cheap
+    poor = ~open_ & ~dead & ~bad & (mcse > LARGE_ERROR) & (cost < CHEAP)
+    wanted = np.flatnonzero(bad | poor)
+    failed = [int(j) for j in np.flatnonzero(bad)]
     if not single:
-        for j in bad[np.argsort(-k[bad])][:MOST_REFITS]:
+        for j in wanted[np.argsort(-(bad[wanted] * 1e6 + mcse[wanted]))][:MOST_REFITS]:
             found = _refit(fit, lambda t, j=int(j): at(t, j)[:, 0], theta, np.exp(log_w[:, j]))  # type: ignore[misc]
             if found is not None:
-                refits[int(j)] = found
-                elpd[j] = log_sum_exp(np.log(np.maximum(found[1], 1e-300)) + found[2])
-                failed.remove(int(j))
-    return LeftOut(labels, theta, density, log_w, k, threshold, refits, tuple(failed), elpd)
+                refits[int(j)] = found[:3]
+                elpd[j], mcse[j] = found[3:]
+                if bad[j]:
+                    failed.remove(int(j))
+    return LeftOut(labels, theta, density, log_w, k, threshold, refits, tuple(failed), elpd, mcse)
+
+
+def _errors(w: Floats, replicate: Ints, density: Floats) -> Floats:
+    """Monte Carlo error (m,) of the log of sum w / p, from its values in the replicates."""
+    R = int(replicate.max()) + 1
+    if R < 2:
+        return np.zeros(density.shape[1])
+    mine = (replicate == np.arange(R)[:, None]) * w
+    mine = mine[mine.sum(axis=1) > 0]
+    mine /= mine.sum(axis=1, keepdims=True)
+    low = np.min(np.where(np.isfinite(density), density, np.inf), axis=0)
+    with np.errstate(all="ignore"):
+        each = mine @ np.where(np.isfinite(density), np.exp(low - density), 0.0)
+        return np.asarray(each.std(axis=0, ddof=1) / each.mean(axis=0) / np.sqrt(mine.shape[0]))
 
 
 def _refit(
     fit: Fit, left_out: Callable[[Floats], Floats], theta: Floats, w: Floats
-) -> tuple[Floats, Floats, Floats] | None:
+) -> tuple[Floats, Floats, Floats, float, float] | None:
+    """Nodes, weights and densities without a part; its score and the error of that. None where this fails too."""
+    full = fit.inference.hyper
     target = GaussianTarget(exact_conditional(fit.inference.conditional).inner)
-    # from where the weights point to, and from the mode of the fit
-    starts = [theta[int(np.argmax(w))], w @ theta]
+    # from where the weights point to, and from the mean of the fit
+    starts = [w @ theta, theta[int(np.argmax(w))], full.weights @ full.theta]
     try:
         with single_threaded(), np.errstate(all="ignore"):
             found = explore_without(target, left_out, np.array(starts), fit.seed, REFIT)
@@ -188,7 +213,17 @@ def _refit(
         return None
     if not found.pareto_k < found.threshold:
         return None
-    return found.theta, found.weights, found.payload[0]
+    nodes = found.theta, found.weights, found.payload[0]
+    if np.isfinite(full.log_evidence):
+        # log p(y) - log p(y_-I): each known to a few thousandths, however unequal p(y_I | y_-I, theta) is at the nodes
+        return (
+            *nodes,
+            full.log_evidence - found.log_evidence,
+            float(np.hypot(full.log_evidence_mcse, found.log_evidence_mcse)),
+        )
+    score = found.weighted.per_replicate(np.exp(nodes[2])[:, None])[:, 0]
+    error = float(score.std(ddof=1) / score.mean() / np.sqrt(score.size))
+    return (*nodes, float(log_sum_exp(np.log(np.maximum(nodes[1], 1e-300)) + nodes[2])), error)
 
 
 def _still_proper(fit: Fit, parts: list[Ints]) -> npt.NDArray[np.bool_] | None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from finetti.inference.left_out import exact_conditional, rows_given_others
+from finetti.inference.left_out import exact_conditional, nominal_cost, rows_given_others
 from finetti.inference.weights import log_sum_exp
 from finetti.posterior.groups import factor_index
 from finetti.posterior.left_out import LeftOut, exact_nodes, leave_groups, leave_rows
@@ -46,7 +46,10 @@ class Loo:
     loo_i : ndarray of shape (n,)
         Score of every row, in the order of the rows used; NaN where the other rows cannot predict it.
     pareto_k : ndarray of shape (n,)
-        Of the weights over hyperparameters; below `good_k` they are trusted. What exceeds it was refitted.
+        Of the weights over hyperparameters; below `good_k` they are trusted. What exceeds it was refitted, and what
+        has a large Monte Carlo error.
+    mcse_i : ndarray of shape (n,)
+        Monte Carlo error of each score.
     refitted, failed : tuple of int
         Rows that were refitted, and rows that should have been and could not be.
     """
@@ -59,6 +62,7 @@ class Loo:
     loo_i: Floats
     pareto_k: Floats
     good_k: float
+    mcse_i: Floats
     refitted: tuple[int, ...]
     failed: tuple[int, ...]
     notes: tuple[str, ...] = ()
@@ -108,11 +112,12 @@ class Logo:
     logo_i : ndarray of shape (J,)
         Score of every group; -inf under no pooling; NaN where the other rows cannot predict it.
     pareto_k : ndarray of shape (J,)
-        Of the weights over hyperparameters; below `good_k` they are trusted. What exceeds it was refitted.
+        Of the weights over hyperparameters; below `good_k` they are trusted. What exceeds it was refitted, and what
+        has a large Monte Carlo error.
     refitted, failed : tuple of str
         Groups that were refitted, and groups that should have been and could not be.
     table : pandas.DataFrame
-        One row per group: `level, n, elpd, pareto_k, refitted`.
+        One row per group: `level, n, elpd, mcse, pareto_k, refitted`.
     """
 
     elpd_logo: float
@@ -150,7 +155,7 @@ def _k_lines(
         worst = float(np.nanmax(k, initial=-np.inf))
         lines.append(
             f"Pareto k of the weights over the hyperparameters: largest {worst:.2f}, trusted below {good:.2f}"
-            + (f"; {_count(refitted, what)} beyond it refitted" if refitted else "")
+            + (f"; {_count(refitted, what)} refitted" if refitted else "")
         )
     if failed:
         lines.append(
@@ -215,14 +220,14 @@ def loo(fit: Fit) -> Loo:
     p = _in_sample(fit) - left.elpd
     return Loo(
         elpd, se, float(p.sum()), left.base.shape[0], left.elpd.size, left.elpd, left.pareto_k, left.threshold,
-        left.refitted, left.failed, _notes(fit, left, "row"),
+        left.mcse, left.refitted, left.failed, _notes(fit, left, "row"),
     )  # fmt: skip
 
 
 def _in_sample(fit: Fit) -> Floats:
     """log p(y_i | y): what is predicted for a row with itself in the data, (n,)."""
     exact = exact_conditional(fit.inference.conditional)
-    theta, w = exact_nodes(fit, fit.n_rows)
+    theta, w, _ = exact_nodes(fit, fit.n_rows, nominal_cost(exact, None))
     log_p = np.empty((w.size, fit.n_rows))
     if exact.inner.noise is not None:  # the fit of the rows holds their errors
         y = fit.model.design.y
@@ -271,6 +276,7 @@ def logo(fit: Fit, name: str) -> Logo:
             "level": names,
             "n": np.bincount(factor.index, minlength=names.size),
             "elpd": left.elpd,
+            "mcse": left.mcse,
             "pareto_k": left.pareto_k,
             "refitted": np.isin(np.arange(names.size), left.refitted),
         }
