@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from finetti.errors import FinettiError, available
+from finetti.inference.hyper import HyperPosterior
 from finetti.inference.infer import Inference
 from finetti.posterior.mixtures import mixture_quantiles
 from finetti.posterior.summary import check_probs, quantile_names
@@ -16,7 +17,7 @@ from finetti.posterior.summary import check_probs, quantile_names
 if TYPE_CHECKING:
     from finetti.posterior.fit import Fit
 
-__all__ = ["group_table", "node_quantiles", "representative_nodes"]
+__all__ = ["group_table", "node_quantiles", "representative_nodes", "whole_replicates"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,6 +41,21 @@ def representative_nodes(weights: Floats, size: int, most: int | None = None) ->
     picked = order[np.searchsorted(np.cumsum(weights[order]) / weights[order].sum(), ticks)]
     unique, counts = np.unique(picked, return_counts=True)
     return unique, counts / most
+
+
+def whole_replicates(hyper: HyperPosterior, most: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Positions and weights of about `most` nodes: whole replicates, at least half of `most`.
+
+    Each replicate is a Sobol set of its own and serves better than as many nodes taken from all of them.
+    """
+    if hyper.n_nodes <= most:
+        return representative_nodes(hyper.weights, 1, most)
+    some = max(1, most // (hyper.n_nodes // hyper.n_replicates))
+    mine = np.flatnonzero((hyper.replicate < some) & (hyper.weights > 1e-12))
+    w = hyper.weights[mine] / max(hyper.weights[mine].sum(), 1e-300)
+    if mine.size > 2 * most or not np.sum(w**2) * most < 10.0:  # too few replicates, or too few nodes that count
+        return representative_nodes(hyper.weights, 1, most)
+    return mine, w
 
 
 def node_quantiles(inference: Inference, w: Floats, mean: Floats, variance: Floats, probs: Floats) -> Floats:

@@ -98,7 +98,12 @@ def exact_nodes(fit: Fit, size: int, cost: float = 0.0) -> tuple[Floats, Floats,
     most = MOST_DRAWS if inference.sampled is not None else None
     if cost * inference.hyper.n_nodes > MOST_SECONDS:
         most = min(most or inference.hyper.n_nodes, max(FEWEST, int(MOST_SECONDS / cost)))
-    nodes, w = representative_nodes(inference.hyper.weights, size, most)
+    every = inference.hyper.weights
+    nodes, w = representative_nodes(every, size, most)
+    alive = np.flatnonzero(every > 1e-12)
+    if nodes.size < alive.size:  # a resample's weights come in steps: their ratios have no tail to fit, so take a part
+        nodes = np.sort(np.random.default_rng(0).permutation(alive)[: nodes.size])
+        w = every[nodes] / every[nodes].sum()
     return inference.hyper.theta[nodes], w, inference.hyper.replicate[nodes]
 
 
@@ -125,7 +130,8 @@ def leave_groups(fit: Fit, name: str) -> LeftOut:
 
         rows = [np.flatnonzero(factor.index == j) for j in range(len(factor.levels))]
         cost = nominal_cost(conditional, name)
-        kept[key] = _leave(fit, at, tuple(factor.levels), _still_proper(fit, rows), cost)
+        with single_threaded():
+            kept[key] = _leave(fit, at, tuple(factor.levels), _still_proper(fit, rows), cost)
     return kept[key]  # type: ignore[return-value]
 
 
@@ -143,7 +149,8 @@ def leave_rows(fit: Fit) -> LeftOut:
 
         labels = tuple(str(i) for i in fit.model.design.rows)
         proper = _still_proper(fit, [np.array([i]) for i in range(n)])
-        kept[key] = _leave(fit, at, labels, proper, nominal_cost(conditional, None))
+        with single_threaded():
+            kept[key] = _leave(fit, at, labels, proper, nominal_cost(conditional, None))
     return kept[key]  # type: ignore[return-value]
 
 
@@ -187,15 +194,14 @@ def _leave(
 def _errors(w: Floats, replicate: Ints, density: Floats) -> Floats:
     """Monte Carlo error (m,) of the log of sum w / p, from its values in the replicates."""
     R = int(replicate.max()) + 1
-    if R < 2:
+    parts = [mine for r in range(R) if (mine := replicate == r).any()]
+    if len(parts) < 2:
         return np.zeros(density.shape[1])
-    mine = (replicate == np.arange(R)[:, None]) * w
-    mine = mine[mine.sum(axis=1) > 0]
-    mine /= mine.sum(axis=1, keepdims=True)
     low = np.min(np.where(np.isfinite(density), density, np.inf), axis=0)
     with np.errstate(all="ignore"):
-        each = mine @ np.where(np.isfinite(density), np.exp(low - density), 0.0)
-        return np.asarray(each.std(axis=0, ddof=1) / each.mean(axis=0) / np.sqrt(mine.shape[0]))
+        over = np.where(np.isfinite(density), np.exp(low - density), 0.0)
+        each = np.stack([np.average(over[mine], axis=0, weights=w[mine]) for mine in parts])
+        return np.asarray(each.std(axis=0, ddof=1) / each.mean(axis=0) / np.sqrt(len(parts)))
 
 
 def _refit(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetti.posterior.companions import memory
-from finetti.posterior.groups import factor_index, representative_nodes
+from finetti.posterior.groups import factor_index, representative_nodes, whole_replicates
 
 if TYPE_CHECKING:
     from finetti.inference.infer import Inference
@@ -20,6 +20,8 @@ __all__ = ["GroupNodes", "group_nodes"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+# nodes that do for a table of many values: what they leave open is a hundredth of a posterior sd
+ENOUGH, MANY_VALUES = 512, 5e4
 # nodes x levels x coefficients kept with a fit: 160 MB for mean and variance
 MOST_KEPT = 1e7
 
@@ -68,6 +70,8 @@ def _group_nodes(inference: Inference, name: str) -> GroupNodes:
     points = inference.sampled is not None and inference.sampled.u is not None
     size = J * q + (0 if points else inference.bound.design.y.size)
     nodes, w = representative_nodes(hyper.weights, size, hyper.n_nodes if points else None)
+    if not points and nodes.size > ENOUGH and nodes.size * J * q > MANY_VALUES:
+        nodes, w = whole_replicates(hyper, ENOUGH)
     mean, variance = np.empty((nodes.size, J, q)), np.empty((nodes.size, J, q))
     raw, raw_se, weight, population = np.zeros((J, q)), np.zeros((J, q)), np.zeros((J, q, q)), np.zeros(q)
     for batch in inference.conditional.groups(name, hyper.theta[nodes]):

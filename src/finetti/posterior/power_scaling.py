@@ -27,7 +27,7 @@ from finetti.inference.scaled import COMPONENTS, Scaled, log_prior_parts, power_
 from finetti.inference.surrogate import n_terms
 from finetti.inference.weights import normalise
 from finetti.posterior.draws import GOOD_SURROGATE
-from finetti.posterior.groups import representative_nodes
+from finetti.posterior.groups import representative_nodes, whole_replicates
 from finetti.posterior.mixtures import mixture_moments, mixture_quantiles
 
 __all__ = [
@@ -52,7 +52,7 @@ ROW = (*WANTED, *(f"{c}_pull" for c in PULLED))
 # the range of the integrals ends where 4,000 draws would
 EDGE = 1.0 / 4000
 # nodes at which the inner step is evaluated anew
-MOST_NODES = 512
+MOST_NODES = 256
 # points of the distribution function of a coefficient: over the whole range, and over its middle
 WHOLE, MIDDLE = 40, 72
 MIDDLE_ENDS = (0.002, 0.998)
@@ -99,14 +99,7 @@ def _thinned(inference: Inference) -> tuple[Ints, Floats]:
     hyper = inference.hyper
     if inference.sampled is not None or hyper.n_nodes <= MOST_NODES:
         return representative_nodes(hyper.weights, 1, 2 * MOST_NODES)
-    # whole replicates: each is a Sobol set of its own, and serves better than as many nodes taken from all
-    per_replicate = hyper.n_nodes // hyper.n_replicates
-    some = max(1, MOST_NODES // per_replicate)
-    mine = np.flatnonzero((hyper.replicate < some) & (hyper.weights > 1e-12))
-    w = hyper.weights[mine] / hyper.weights[mine].sum()
-    if mine.size > 2 * MOST_NODES or 1.0 / np.sum(w**2) < 0.1 * MOST_NODES:
-        return representative_nodes(hyper.weights, 1, MOST_NODES)
-    return mine, w
+    return whole_replicates(hyper, MOST_NODES)
 
 
 @dataclass(frozen=True)
