@@ -24,6 +24,8 @@ Floats = npt.NDArray[np.float64]
 
 # a relative standard deviation below this is tried at exactly zero
 NEAR_ZERO = 1e-3
+# where to look for a rise beside zero
+BESIDE = (0.003, 0.01, 0.03, 0.1, 0.3)
 # nominal seconds of an evaluation beyond which one climb must do
 DEAR = 0.005
 
@@ -210,6 +212,7 @@ def maximise(inner: GaussianInner, near: Floats | None = None) -> PointEstimate:
             best_x, best_f, ok = x, f, good
     if not best_f > -1e299:
         raise InferenceError("the marginal likelihood is not finite; check the scale of the response")
+    best_x, best_f = _lift(space, climb, value, best_x, best_f, held)
     best_x, best_f = _snap(space, climb, value, best_x, best_f, held)
     points, sigma = space.points(best_x[None], units)
     factors = _factors(space, points)
@@ -232,6 +235,21 @@ def _coordinates(space: _Space, theta: Floats, units: list[Floats]) -> Floats:
 
 def _unit(inner: GaussianInner, factor: str, coefficient: str) -> float:
     return 1.0 if coefficient == "Intercept" else max(inner.bound.scales.z_sd[(factor, coefficient)], 1e-300)
+
+
+def _lift(space, climb, value, x, f, held):  # type: ignore[no-untyped-def]
+    """Look beside diagonal entries of zero: the slope vanishes there, be it a hill or a valley the climb stopped in."""
+    for i, diagonal in enumerate(space.diagonal):
+        if not diagonal or held[i] or abs(x[i]) > NEAR_ZERO:
+            continue
+        trials = np.repeat(x[None], len(BESIDE), axis=0)
+        trials[:, i] = BESIDE
+        g = value(trials)
+        if g.max() > f + 1e-7:
+            trial, h, _ = climb(trials[int(np.argmax(g))], held)
+            if h > f:
+                x, f = trial, h
+    return x, f
 
 
 def _snap(space, climb, value, x, f, held):  # type: ignore[no-untyped-def]
