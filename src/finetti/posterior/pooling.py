@@ -10,8 +10,8 @@ on the same data with the same priors. `no_pooling` is a fit that frees the whol
 
 Which analysis is right is a question of prediction. `scores` leaves out rows (`loo`) and whole groups (`logo`), and
 sums the log predictive density of what was left out. Under no pooling an unseen group has a flat prior, its predictive
-density is zero everywhere in the limit, and logo is minus infinity by definition; so is the loo of a row that
-alone determines a coefficient of its group. Empirical Bayes estimates the hyperparameters anew each time
+density is zero everywhere in the limit, and logo is minus infinity by definition; a row that alone determines a
+coefficient of its group has no loo there (NaN). Empirical Bayes estimates the hyperparameters anew each time
 (`finetti.inference.folds`): held at their estimate from all the data they would have seen what they predict.
 """
 

@@ -1,9 +1,9 @@
 """How well four analyses of the same groups predict: rows left out, and whole groups left out.
 
 Under no pooling an unseen group has a flat prior, so that its predictive density is zero everywhere in the limit and
-its score minus infinity by definition. The same holds for a row that alone determines a combination of its group's
-coefficients: its leverage among the rows of the group is one. What the other rows cannot estimate for another reason,
-such as a flat population coefficient, is NaN. Empirical Bayes estimates the hyperparameters anew without each row or
+its score minus infinity by definition. A row that the other rows cannot predict has no score, NaN: under no pooling one
+that alone determines a combination of its group's coefficients, its leverage among the rows of the group being one.
+Empirical Bayes estimates the hyperparameters anew without each row or
 group (`finetti.posterior.scores`).
 """
 
@@ -59,7 +59,7 @@ def pooling_scores(name: str, fits: dict[str, Fit | str]) -> tuple[pd.DataFrame,
             except FinettiError as error:
                 notes.append(f"{kind} of {IN_WORDS[key]} could not be computed: {error}")
                 continue
-            found[key] = np.where(alone, -np.inf, one.parts) if key == "no_pooling" else one.parts
+            found[key] = np.where(alone, np.nan, one.parts) if key == "no_pooling" else one.parts
             bad[key] += len(one.bad)
             notes += one.notes
     table = pd.DataFrame(index=pd.Index(list(fits), name="analysis"))
@@ -73,11 +73,12 @@ def pooling_scores(name: str, fits: dict[str, Fit | str]) -> tuple[pd.DataFrame,
     if alone.any() and "no_pooling" in made:
         notes.append(
             f"{int(alone.sum()):,} of {alone.size:,} rows alone determine a coefficient of their group: without them "
-            "no pooling says nothing about it, and its loo is -inf"
+            "no pooling says nothing about it, so that its loo is NaN"
             + ("; `loo_shared` is about the other rows" if shared.any() else "")
         )
     for key, fit in made.items():
-        unknown = int(np.isnan(rows.get(key, np.zeros(1))).sum())
+        mine = alone if key == "no_pooling" else np.zeros_like(alone)
+        unknown = int(np.sum(np.isnan(rows[key]) & ~mine)) if key in rows else 0
         if unknown:
             notes.append(f"{IN_WORDS[key]}: {unknown:,} rows cannot be predicted from the others, so that loo is NaN")
         if bad[key]:
