@@ -178,7 +178,7 @@ def _notes(fit: Fit, left: LeftOut, what: str) -> tuple[str, ...]:
     if fit.inference.estimate is not None:
         out.append(
             "the hyperparameters stand at their estimate from all the data, what is left out included, which flatters "
-            "the score; fit.pooling() estimates them anew each time"
+            "the score; fit.pooling() and fi.compare() estimate them anew each time"
         )
     unknown = int(np.isnan(left.elpd).sum())
     if unknown:
