@@ -179,7 +179,9 @@ class Fit:
         """The grouping term meant, or an error that lists them."""
         if group is None and len(self.group_names) > 1:
             raise FinettiError(f"say which grouping term; {available('', self.group_names)}")
-        if group is None and self.group_names:
+        if group is None:
+            if not self.group_names:
+                raise FinettiError("the model has no grouping terms; add one to the formula, such as (1 | group)")
             return self.group_names[0]
         return self.group_names[factor_index(self.inference, str(group))]
 

@@ -20,7 +20,7 @@ from finetti.data.columns import factorise, missing_mask, numbers
 from finetti.data.covariance import Covariance
 from finetti.data.frames import Table, read
 from finetti.data.matrices import learn_expression
-from finetti.errors import DataError, FormulaError, ModelError
+from finetti.errors import DataError, FinettiError, FormulaError, ModelError
 from finetti.model.formula import Formula, parse
 from finetti.model.whitelist import check_expression
 from finetti.studies.covariance import read_covariance
@@ -47,6 +47,18 @@ class Effects:
     covariance: Covariance | None
     effect_name: str
     se_name: str
+
+    def with_other_columns(self, data: Any) -> pd.DataFrame:
+        """The table with the user's other columns, for later questions about the studies, if they hold values."""
+        frame = pd.DataFrame(self.columns)
+        table = None if data is None else read(data)
+        for name in () if table is None else table.names:
+            if name not in frame:
+                try:
+                    frame[name] = table.column(name)  # type: ignore[union-attr]
+                except (FinettiError, TypeError, ValueError):
+                    continue
+        return frame
 
 
 def read_effects(

@@ -118,7 +118,7 @@ def meta(
     """
     found = read_effects(effect, se, data, labels=labels, moderators=moderators, cluster=cluster, V=V, missing=missing)
     model = Model(found.formula, priors=priors)
-    bound = bind(model, pd.DataFrame(found.columns), missing, found.covariance)
+    bound = bind(model, found.with_other_columns(data), missing, found.covariance)
     fit = fit_bound(bound, method=method, draws=draws, seed=seed, progress=progress)
     return Meta(fit.inference, fit.n_draws, fit.seed, found.effect_name, found.se_name)
 
