@@ -57,7 +57,7 @@ def radon(repeats: int) -> float:
 
 def insteval() -> tuple[float, float]:
     """Return seconds of the uncertainty of all terms, and of leaving out every lecturer."""
-    path = SHARED / "multilevel" / "insteval.csv.gz"
+    path = SHARED / "insteval.csv.gz"
     if not path.exists():
         print(f"InstEval left out: there is no {path.name} in the shared data")
         return 0.0, 0.0

@@ -253,9 +253,10 @@ def leave_levels(  # type: ignore[no-untyped-def]
                         S[a, c] = sums[sum_ptr[b] + a * size + c]
             base = pat.panel_ptr[b]
             width = q + size
+            pivots = 1.0
             for k in range(q):
                 row = base + k * width + q
-                dets[b] += 2.0 * np.log(panel[base + k * width + k])
+                pivots *= panel[base + k * width + k]
                 for a in range(size):
                     t = panel[row + a]
                     if t != 0.0:
@@ -263,7 +264,7 @@ def leave_levels(  # type: ignore[no-untyped-def]
                             S[a, c] -= t * panel[row + c]
             if d < at_depth:
                 up = pat.parent[b]
-                dets[up] += dets[b]
+                dets[up] += dets[b] + 2.0 * np.log(pivots)
                 q_up = pat.q[d + 1]
                 up_anc = pat.q_above[d + 1]
                 up_list = pat.dense_ptr[up + 1] - pat.dense_ptr[up]
@@ -300,7 +301,7 @@ def leave_levels(  # type: ignore[no-untyped-def]
             else:
                 later_moments(pat, d, b, p, nd, x_root, V_root, kept, cov_ptr, col, V, m_T)
             level = b - pat.first[d]
-            less, quad = cavity(m, S, Y, V, m_T, B, s)
+            less, quad = cavity(m, S, Y, V, m_T, B, s, pivots * pivots)
             logdet[level] = dets[b] - less
             quadratic[level] = quad
 
@@ -338,8 +339,8 @@ def later_moments(pat, d, b, p, nd, x_root, V_root, kept, cov_ptr, col, V, m_T):
 
 
 @inner()
-def cavity(m, S, Y, V, m_T, B, s):  # type: ignore[no-untyped-def]
-    """Return log|1 - V C| and r + s'(1 - V C)^-1 V s by elimination with row exchanges; B, s are work arrays."""
+def cavity(m, S, Y, V, m_T, B, s, over):  # type: ignore[no-untyped-def]
+    """Return log|1 - V C| - log(over) and r + s'(1 - V C)^-1 V s, by elimination with row exchanges in B and s."""
     quad = S[Y, Y]
     for a in range(m):
         t = 0.0
@@ -391,4 +392,4 @@ def cavity(m, S, Y, V, m_T, B, s):  # type: ignore[no-untyped-def]
             t -= B[a, c] * B[c, m]
         B[a, m] = t / B[a, a]
         quad += s[a] * B[a, m]
-    return logs + np.log(det), quad
+    return logs + np.log(det / over), quad
