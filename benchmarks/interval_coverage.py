@@ -1,8 +1,8 @@
 """Where empirical Bayes' intervals are too narrow: the numbers and figures of docs/honesty.md.
 
-    python benchmarks/coverage.py              400 simulations per design, about four minutes on two cores
-    python benchmarks/coverage.py 2000         more of them
-    python benchmarks/coverage.py --figures    draws docs/img/honesty-*.png again as well
+    python benchmarks/interval_coverage.py              400 simulations per design, about four minutes on two cores
+    python benchmarks/interval_coverage.py 2000         more of them
+    python benchmarks/interval_coverage.py --figures    draws docs/img/honesty-*.png again as well
 
 Run from the project's root. Exits with 1 unless
 - full-Bayes intervals cover what they promise, within simulation error, where the prior draws the truth;

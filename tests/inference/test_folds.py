@@ -213,3 +213,19 @@ def test_a_small_variance_is_not_taken_for_zero(shared_data):
     beside = np.repeat(best[None], 5, axis=0)
     beside[:, at] = [0.0, 0.03, best[at], 0.08, 0.2]
     assert np.argmax(inner.log_marginal(beside)) == 2
+
+
+def test_folds_do_not_depend_on_where_a_covariate_is_measured_from() -> None:
+    """Days counted from the year 0 are the same days: a correlated term is the same model in every origin."""
+    data = fi.datasets.load("sleepstudy")
+    data = data[data["Subject"].isin(data["Subject"].unique()[:8])]
+    scores, logs = [], []
+    for origin in (0.0, 2000.0):
+        moved = data.assign(Days=data["Days"] + origin)
+        fit = fi.fit("Reaction ~ 1 + Days + (1 + Days | Subject)", moved, pooling="empirical")
+        logs.append(fit.inference.estimate.log_marginal)
+        found = [reestimated(fit.inference, name) for name in (None, "Subject")]
+        assert all(f.converged.all() for f in found)
+        scores.append(np.concatenate([f.elpd for f in found]))
+    assert logs[1] == pytest.approx(logs[0], abs=1e-6)
+    np.testing.assert_allclose(scores[1], scores[0], atol=1e-3)

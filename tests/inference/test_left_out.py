@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
+import finetti as fi
+from finetti.data.bound import bind
 from finetti.inference import left_out
 from finetti.inference.conditional import GaussianConditional
+from finetti.inference.gaussian import GaussianInner
 from finetti.inference.left_out import groups_left_out, nominal_cost, rows_left_out
 from finetti.inference.weights import normalise, smooth, smooth_ratios
 from tests.inference.cases import case, every_feature
@@ -144,7 +148,6 @@ def test_weights_of_rows_in_another_order() -> None:
         se=None if problem.se is None else problem.se[order],
         weights=None if problem.weights is None else problem.weights[order],
     )
-    from finetti.inference.gaussian import GaussianInner
     from tests.inference.cases import bound_of
 
     again = GaussianInner.build(bound_of(other))
@@ -153,3 +156,63 @@ def test_weights_of_rows_in_another_order() -> None:
         rows_left_out(GaussianConditional(again), theta), rows_left_out(GaussianConditional(inner), theta)[:, order],
         rtol=1e-8, atol=1e-8,
     )  # fmt: skip
+
+
+# --- what the other rows leave open, by brute force on bound formulas ---------------------------------
+
+
+def conditional_of(
+    formula: str, data: dict[str, Any], sd: float, **kinds: Any
+) -> tuple[GaussianConditional, np.ndarray]:
+    """A model and one node: every sd at `sd`, sigma 1, correlations 0."""
+    inner = GaussianInner.build(bind(fi.Model(formula, **kinds), data))
+    theta = np.zeros((1, inner.hyper.d))
+    theta[:, [k for f in inner.hyper.factors for k in f.sd_at if k >= 0]] = math.log(sd)
+    return GaussianConditional(inner), theta
+
+
+def test_a_row_that_alone_determines_a_coefficient_has_no_score_however_ill_conditioned_the_rest() -> None:
+    """A share of 1e-10 that is all rounding was once taken for a precision, and the row scored -16."""
+    rng = np.random.default_rng(0)
+    g, x = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3]), rng.normal(size=11)
+    data = {"y": rng.normal(size=11), "x": x, "z": 1e3 * rng.normal(size=11), "g": g.astype(str)}
+    data["h"] = (np.arange(11) % 3).astype(str)
+    for sd in (1.0, 1e2, 1e4):
+        conditional, theta = conditional_of(
+            "y ~ 1 + (1 + x | g) + (1 + z | h)", data, sd, pooling={"g": "none", "h": "partial"}
+        )
+        got = rows_left_out(conditional, theta)[0]
+        assert np.all(np.isnan(got[8:])), sd  # two rows of a line, one row of an intercept: each alone
+        assert np.all(np.isfinite(got[:8])) or sd > 1e3, sd
+
+
+def test_a_level_whose_unpooled_parts_leave_with_it_has_no_score() -> None:
+    rng = np.random.default_rng(1)
+    g = np.repeat(np.arange(4), 6)
+    data = {"y": rng.normal(size=24), "g": g.astype(str), "room": (2 * g + np.arange(24) % 2).astype(str)}
+    conditional, theta = conditional_of(
+        "y ~ 1 + (1 | g) + (1 | room)", data, 1.0, pooling={"g": "partial", "room": "none"}
+    )
+    assert np.all(np.isnan(groups_left_out(conditional, "g", theta)))
+    conditional, theta = conditional_of("y ~ 1 + (1 | g) + (1 | room)", data, 1.0)
+    assert np.all(np.isfinite(groups_left_out(conditional, "g", theta)))
+
+
+@pytest.mark.parametrize("flat", ["a", "b"])
+def test_of_two_coefficients_the_flat_one_is_open_and_not_the_other(flat: str) -> None:
+    """Only level 0 of a crossed factor shows column b; with a proper prior on it nothing is left open."""
+    rng = np.random.default_rng(2)
+    g, h = np.arange(40) % 8, np.arange(40) // 8 % 5
+    b = np.where(h == 0, rng.normal(size=40), 0.0)
+    data = {"y": rng.normal(size=40), "a": b + rng.normal(size=40), "b": b, "g": g.astype(str), "h": h.astype(str)}
+    priors = {f"beta[{c}]": fi.flat() if c == flat else fi.normal(0, 1) for c in "ab"}
+    for formula in ("y ~ 0 + a + b + (1 | g) + (1 | h)", "y ~ 0 + b + a + (1 | g) + (1 | h)"):
+        conditional, theta = conditional_of(formula, data, 0.7, priors=priors)
+        got = groups_left_out(conditional, "h", theta)[0]
+        inner = conditional.inner
+        level = inner.groupings[1].index[inner.system.layout.order]
+        rows, ptr = left_out._rows_of(level, np.arange(5))
+        again = left_out._solve_again(inner, inner.points(theta), rows, ptr)[0]
+        for scores in (got, again):
+            assert np.isnan(scores[0]) == (flat == "b"), formula
+            assert np.all(np.isfinite(scores[1:]))

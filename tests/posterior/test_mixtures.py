@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 import scipy.optimize
 import scipy.stats
 
@@ -125,3 +126,18 @@ def test_complete_pooling_is_one_line_for_all() -> None:
     table = fit.groups("Subject")
     np.testing.assert_allclose(table["mean"], np.tile([intercept, slope], 18), rtol=1e-7)
     np.testing.assert_array_equal(table["weight"], 0.0)
+
+
+def test_a_far_quantile_beside_a_near_jump_meets_its_probability() -> None:
+    """A short Newton step once ended the search where the cdf was 6.7e-4 instead of 1e-6."""
+    rng = np.random.default_rng(0)
+    p = np.array([1e-6, 1e-4, 0.025, 0.5, 0.975, 1.0 - 1e-6])
+    for _ in range(200):
+        w = rng.dirichlet(np.full(int(rng.integers(2, 60)), 0.3))
+        mean, sd = rng.standard_t(2, size=w.size), 10.0 ** rng.uniform(-3, 1, w.size)
+        found = mixture_quantiles(w, mean[:, None], sd[:, None] ** 2, p)[0]
+        for q, prob in zip(found, p, strict=True):
+            edge = 1e-9 * (1.0 + np.sqrt(w @ (sd**2 + (mean - w @ mean) ** 2)))
+            low, high = (float(w @ ndtr((q + e - mean) / sd)) for e in (-edge, edge))
+            slack = 2e-4 * min(prob, 1.0 - prob)
+            assert low - slack <= prob <= high + slack

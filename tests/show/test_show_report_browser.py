@@ -207,4 +207,4 @@ def test_on_paper(demo, radon, look, browser):
     look(radon[1], 1100)
     pdf = browser.pdf()
     assert pdf.startswith(b"%PDF")
-    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 16
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 20  # six sections on honest uncertainty are seven of them

@@ -6,7 +6,7 @@ batches of nodes, so that memory stays bounded however many levels there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -114,13 +114,17 @@ class GaussianConditional:
 
     def groups(self, name: str, theta: Floats) -> Iterator[GroupMoments]:
         """Stream the moments of one factor over the nodes theta (S, d)."""
-        f = self._factor(name)
+        yield from (found[name] for found in self.groups_of((name,), theta))
+
+    def groups_of(self, names: Sequence[str], theta: Floats) -> Iterator[dict[str, GroupMoments]]:
+        """Stream the moments of several factors, from one solution at each node."""
         inner, system = self.inner, self.inner.system
         points = inner.points(theta)
         by_row = inner.noise is not None or system.se2.size > 0  # else cross-products serve, formed once
         for part in self._batches(system, len(points), system.y.size if by_row else 0):
             at = points[part]
-            yield self._group_moments(f, part, theta[part], at, system.condition(at, rows=by_row))
+            c = system.condition(at, rows=by_row)
+            yield {name: self._group_moments(self._factor(name), part, theta[part], at, c) for name in names}
 
     def _raw_blocks(self, f: int, c: Conditioned, at: Points) -> tuple[Floats, Floats, Floats]:
         """Means (S, J, q), covariances (S, J, q, q), covariances with gamma (S, J, q, p), solver coordinates."""

@@ -18,7 +18,7 @@ from finetti.inference.hyperparameters import Hyperparameters
 from finetti.inference.target import GaussianTarget
 from finetti.linalg.system import Points
 
-__all__ = ["PointEstimate", "maximise"]
+__all__ = ["PointEstimate", "maximise", "triangular"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,7 +52,11 @@ class PointEstimate:
 
 @dataclass(frozen=True)
 class _Space:
-    """Packing of the free entries: block factors, then log sigma, then given coefficients."""
+    """Packing of the free entries: block factors, then log sigma, then given coefficients.
+
+    A factor whose coefficients are all correlated is taken on the centred and scaled columns of the solver, T L, so
+    that a covariate far from zero does not tie intercepts to slopes; other factors in the user's coordinates, L.
+    """
 
     inner: GaussianInner
     entries: tuple[tuple[int, int, int], ...]  # factor, row, column of L
@@ -85,6 +89,21 @@ class _Space:
     def has_sigma(self) -> bool:
         return self.inner.hyper.sigma_at >= -1
 
+    def centred(self, f: int) -> bool:
+        """Whether the entries of a factor are those of T L."""
+        spec = self.inner.hyper.factors[f]
+        return len(spec.blocks) == 1 and len(spec.blocks[0].members) == spec.q
+
+    def units(self, spread: float) -> list[Floats]:
+        """Size (q,) of the rows of every factor in which entries are of order one."""
+        one = 1.0 if self.has_sigma and not self.inner.system.se2.size else spread
+        return [
+            np.full(spec.q, one)
+            if self.centred(f)
+            else np.array([one / _unit(self.inner, f, k) for k in range(spec.q)])
+            for f, spec in enumerate(self.inner.hyper.factors)
+        ]
+
     @property
     def size(self) -> int:
         return len(self.entries) + int(self.has_sigma) + len(self.inner.hyper.given)
@@ -108,7 +127,7 @@ class _Space:
                 for g, r, value in self.fixed:
                     if g == f:
                         L[:, r, r] = value / scale
-                L = T @ L
+                L = L if self.centred(f) else T @ L
             parts.append(L.reshape(S, -1))
         if inner.noise is not None:  # known correlated errors, of sd 1
             parts.append(np.eye(inner.noise.q).ravel() / scale[:, None])
@@ -133,11 +152,7 @@ def maximise(inner: GaussianInner, near: Floats | None = None) -> PointEstimate:
     space = _Space.of(inner)
     target = GaussianTarget(inner)
     spread = target.spread()
-    relative = space.has_sigma and not inner.system.se2.size
-    units = [
-        np.array([(1.0 if relative else spread) / _unit(inner, f.name, c) for c in f.coefficients])
-        for f in inner.hyper.factors
-    ]
+    units = space.units(spread)
     count = 0
     # about how well each parameter is known: a step that suits the sd of a few levels is huge for sigma, known from
     # every row
@@ -213,6 +228,8 @@ def maximise(inner: GaussianInner, near: Floats | None = None) -> PointEstimate:
     if not best_f > -1e299:
         raise InferenceError("the marginal likelihood is not finite; check the scale of the response")
     best_x, best_f = _lift(space, climb, value, best_x, best_f, held)
+    if target.cost <= DEAR:
+        best_x, best_f = _elsewhere(space, climb, start, best_x, best_f, held)
     best_x, best_f = _snap(space, climb, value, best_x, best_f, held)
     points, sigma = space.points(best_x[None], units)
     factors = _factors(space, points)
@@ -227,14 +244,15 @@ def _coordinates(space: _Space, theta: Floats, units: list[Floats]) -> Floats:
     inner = space.inner
     sigma = float(inner.hyper.sigma(theta[None])[0])
     scale = 1.0 if inner.system.se2.size else sigma
-    L = [inner.hyper.covariance_factor(f, theta[None])[0] if s.modelled else None
-         for f, s in enumerate(inner.hyper.factors)]  # fmt: skip
-    x = [L[f][r, c] / (scale * units[f][r]) for f, r, c in space.entries]  # type: ignore[index]
+    L = {f: inner.hyper.covariance_factor(f, theta[None])[0] for f, s in enumerate(inner.hyper.factors) if s.modelled}
+    L = {f: triangular(inner.transforms[f] @ one) if space.centred(f) else one for f, one in L.items()}
+    x = [L[f][r, c] / (scale * units[f][r]) for f, r, c in space.entries]
     return np.array([*x, *([np.log(sigma)] if space.has_sigma else []), *inner.hyper.given_values(theta[None])[0]])
 
 
-def _unit(inner: GaussianInner, factor: str, coefficient: str) -> float:
-    return 1.0 if coefficient == "Intercept" else max(inner.bound.scales.z_sd[(factor, coefficient)], 1e-300)
+def _unit(inner: GaussianInner, f: int, k: int) -> float:
+    """Root mean square of a column: what its coefficient's sd is multiplied by in the data."""
+    return max(float(np.sqrt(np.mean(inner.bound.design.factors[f].Z[:, k] ** 2))), 1e-300)
 
 
 def _lift(space, climb, value, x, f, held):  # type: ignore[no-untyped-def]
@@ -249,6 +267,31 @@ def _lift(space, climb, value, x, f, held):  # type: ignore[no-untyped-def]
             trial, h, _ = climb(trials[int(np.argmax(g))], held)
             if h > f:
                 x, f = trial, h
+    return x, f
+
+
+def _elsewhere(space, climb, start, x, f, held):  # type: ignore[no-untyped-def]
+    """Look for another maximum where one on the edge was found: of few levels there may be one at each end.
+
+    A correlation of -1 and one of +1, say, or all variance in the slopes and none in the intercepts.
+    """
+    diagonal = np.array([*space.diagonal, *[False] * (space.size - len(space.entries))])
+    if diagonal.sum() < 2 or not np.any(np.abs(x[diagonal & ~held]) < NEAR_ZERO):
+        return x, f
+    beside = np.arange(space.size) < len(space.entries)
+    beside &= ~diagonal
+    trials = []
+    for sign in (-1.0, 1.0) if beside.any() else ():
+        trials.append(start(0.3))
+        trials[-1][beside] = 0.3 * sign
+    for i in np.flatnonzero(diagonal):
+        trials.append(start(0.03))
+        trials[-1][i] = 1.0
+    for trial in trials:
+        trial[held] = x[held]
+        z, g, _ = climb(trial, held)
+        if g > f + 1e-7:
+            x, f = z, g
     return x, f
 
 
@@ -276,8 +319,20 @@ def _factors(space: _Space, points: Points) -> list[Floats]:
         q = spec.q
         L = points.lam[0, at : at + q * q].reshape(q, q)
         at += q * q
-        out.append(np.linalg.solve(T, L) * scale)
+        raw, size = np.linalg.solve(T, L), np.abs(np.linalg.inv(T)) @ np.abs(L)
+        out.append(triangular(np.where(np.abs(raw) > 1e-13 * size, raw, 0.0) * scale))
     return out
+
+
+def triangular(L: Floats) -> Floats:
+    """The lower-triangular A with A A' = L L' and a diagonal that is not negative; exact zeros stay or become exact."""
+    if np.any(np.triu(L, 1)):
+        L = np.asarray(np.linalg.qr(L.T, mode="r")).T
+        size = np.linalg.norm(L, axis=1)
+        small = np.abs(np.diag(L)) <= 1e-12 * size
+        L = np.tril(L)
+        L[np.diag_indices_from(L)] = np.where(small, 0.0, np.diag(L))
+    return np.asarray(L * np.where(np.diag(L) < 0.0, -1.0, 1.0))
 
 
 def _edges(hyper: Hyperparameters) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 """The coordinates of empirical Bayes as hyperparameters: relative covariance factors, log sigma, given coefficients.
 
 In them a standard deviation of zero and a correlation of one are ordinary points, where logs and inverse hyperbolic
-tangents would be infinite; the likelihood is even in every diagonal entry.
+tangents would be infinite; the likelihood is even in every diagonal entry. As in `empirical`, a factor whose
+coefficients are all correlated is taken on the centred and scaled columns of the solver, T L: a covariate far from
+zero, such as a year, would tie the intercepts' sd to the slopes' so closely that no step could be found.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetti.inference.coordinates import is_fixed
+from finetti.inference.empirical import triangular
 from finetti.inference.hyperparameters import Hyperparameters
 from finetti.inference.left_out import exact_conditional
 from finetti.inference.target import GaussianTarget
@@ -40,6 +43,7 @@ class FactorSpace(Hyperparameters):
     free_sigma: bool = True
     free_given: tuple[int, ...] = ()
     given_units: tuple[tuple[float, float], ...] = ()
+    back: tuple[Floats | None, ...] = ()  # (q, q) from T L to L, of factors that are taken so
 
     @classmethod
     def of(cls, inference: Inference) -> tuple[FactorSpace, Floats]:
@@ -50,11 +54,15 @@ class FactorSpace(Hyperparameters):
         relative = held.sigma_at >= -1 and not inner.system.se2.size
         spread = 1.0 if relative else GaussianTarget(inner).spread()
         entries, fixed, units, start = [], [], [], []
-        for f, spec in enumerate(held.factors):
-            scales = [bound.scales.z_sd[spec.name, c] if c != "Intercept" else 1.0 for c in spec.coefficients]
-            units.append(spread / np.maximum(scales, 1e-300))
+        back: list[Floats | None] = []
+        for f, (spec, T) in enumerate(zip(held.factors, inner.transforms, strict=True)):
+            centred = len(spec.blocks) == 1 and len(spec.blocks[0].members) == spec.q
+            scales = np.sqrt(np.mean(bound.design.factors[f].Z ** 2, axis=0))
+            units.append(np.full(spec.q, spread) if centred else spread / np.maximum(scales, 1e-300))
+            back.append(np.asarray(np.linalg.inv(T)) if centred else None)
             if not spec.modelled or spec.held is None:
                 continue
+            L = triangular(T @ spec.held) if centred else spec.held
             partner = {m: b.members for b in spec.blocks for m in b.members}
             for k, c in enumerate(spec.coefficients):
                 if is_fixed(bound.priors[f"sd_{spec.name}[{c}]"]):
@@ -63,7 +71,7 @@ class FactorSpace(Hyperparameters):
                 for j in partner.get(k, (k,)):
                     if j <= k:
                         entries.append((f, k, j))
-                        start.append(spec.held[k, j] / (units[f][k] * (sigma if relative else 1.0)))
+                        start.append(L[k, j] / (units[f][k] * (sigma if relative else 1.0)))
         free_sigma = held.sigma_at >= -1 and not is_fixed(bound.priors["sigma"])
         if free_sigma:
             start.append(np.log(sigma))
@@ -74,7 +82,7 @@ class FactorSpace(Hyperparameters):
         names += ["log sigma"] * free_sigma + [held.given[i][0] for i in free_given]
         space = cls(
             (), tuple(names), held.factors, held.sigma_at, sigma, held.given, tuple(entries), tuple(units), relative,
-            tuple(fixed), free_sigma, free_given, given_units,
+            tuple(fixed), free_sigma, free_given, given_units, tuple(back),
         )  # fmt: skip
         return space, np.array(start)
 
@@ -101,7 +109,8 @@ class FactorSpace(Hyperparameters):
         for f, r, value in self.fixed:
             if f == index:
                 L[:, r, r] = value
-        return L
+        back = self.back[index]
+        return L if back is None else np.asarray(back @ L)
 
     @property
     def diagonal(self) -> Ints:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetti.errors import ModelError
-from finetti.inference.basis import free_columns, prior_key, unidentified_columns
+from finetti.inference.basis import free_columns, prior_key, project_out, unidentified_columns
 from finetti.inference.conditional import GaussianConditional
 from finetti.inference.gaussian import GaussianInner
 from finetti.inference.sampled import SampledConditional
@@ -36,10 +36,13 @@ __all__ = ["exact_conditional", "groups_left_out", "nominal_cost", "rows_given_o
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 LOG_2PI = float(np.log(2.0 * np.pi))
 # share of a row's precision that must come from elsewhere, to be told from rounding
 LEAST_LEFT = 1e-11
+# a row whose leverage among columns without a prior is nearer to one than this determines a direction alone
+ALONE = 1e-9
 # multiplications per second along rows of a dense matrix; nominal, it only chooses between two ways
 AMONG_ROWS = 4e9
 # rows of a level up to which they are taken together as one dense matrix: 3 GB
@@ -80,14 +83,14 @@ def rows_left_out(conditional: Any, theta: Floats) -> Floats:
 def rows_given_others(exact: GaussianConditional, theta: Floats) -> Iterator[tuple[slice, Floats, Floats, Floats]]:
     """Nodes, and (nodes, n) each: a row's deviation from its mean given all others, its precision, and 1 - leverage."""
     inner, system = exact.inner, exact.inner.system
-    points = inner.points(theta)
+    points, alone = inner.points(theta), _open_rows(inner)
     for part in exact._batches(system, len(points), system.y.size):
         at = points[part]
         c = system.condition(at, rows=True)
         w = exact._precisions(at)
         e = inner.basis.y - c.fit - at.fixed @ exact._given.T
         share = 1.0 - w * c.lev * at.sigma2[:, None]
-        share = np.where(share > LEAST_LEFT, share, np.nan)
+        share = np.where((share > LEAST_LEFT) & ~alone, share, np.nan)
         yield part, e / share, w * share, share
 
 
@@ -123,7 +126,10 @@ def groups_left_out(conditional: Any, name: str, theta: Floats, levels: Ints | N
     level = g.index[system.layout.order]  # rows in the solver's order
     with np.errstate(all="ignore"), single_threaded():
         if system.layout.coefficient_slice(f)[0]:
-            return _leading(inner, f, level, points)[:, wanted]
+            out = _leading(inner, f, level, points)[:, wanted]
+            if inner.n_free:  # coefficients that only the level's rows touch were eliminated, free ones too
+                out[:, _open_levels(inner, f)[wanted]] = np.nan
+            return out
         rows, ptr = _rows_of(level, wanted)
         among, again = _crossed_costs(system, ptr, GaussianTarget(inner).cost)
         first, second = (_among_rows, _solve_again) if among < again else (_solve_again, _among_rows)
@@ -279,22 +285,22 @@ def _solve_again(inner: GaussianInner, points: Points, rows: Ints, ptr: Ints) ->
 
 def _leaves_open(inner: GaussianInner, gone: Ints) -> bool:
     """Whether an unpenalised coefficient is not determined without these rows; pivots would only show rounding."""
-    design, basis = inner.bound.design, inner.basis
-    flat = [j for j, k in enumerate(basis.integrated) if isinstance(inner.bound.priors[_key(inner, k)], Flat)]
-    if not flat and not inner.n_free:
+    design, flat = inner.bound.design, _flat_columns(inner)
+    if not flat.shape[1] and not inner.n_free:
         return False
     keep = np.ones(design.y.size, dtype=bool)
     keep[gone] = False
-    projected = inner.system.X[np.argsort(inner.system.layout.order)][keep][:, flat]
-    terms = []
+    flat, terms = flat[keep], []
     for factor, g, free in zip(design.factors, inner.groupings, inner.free, strict=True):
         if free is not None:
             left = free_columns(g.index[keep], g.n_levels, factor.Z[keep])
             if np.any(left != free):
                 return True
             terms.append((factor.name, g.index[keep], g.n_levels, factor.Z[keep], free))
+    if _dependent(flat):
+        return True
     try:
-        return bool(unidentified_columns(projected, terms, tuple(map(str, flat)))) if terms else _dependent(projected)
+        return bool(unidentified_columns(flat, terms, tuple(map(str, range(flat.shape[1])))))
     except ModelError:  # two unpooled terms that overlap now
         return True
 
@@ -304,8 +310,52 @@ def _dependent(X: Floats) -> bool:
     return bool(X.shape[1]) and float(np.linalg.eigvalsh(X.T @ X)[0]) < LEAST_LEFT
 
 
-def _key(inner: GaussianInner, k: int) -> str:
-    return prior_key(inner.bound.design.columns[k], inner.bound.priors)
+def _flat_columns(inner: GaussianInner) -> Floats:
+    """Orthonormal columns (n, k), rows in the data's order, of the population's directions that no prior holds."""
+    basis, system, priors = inner.basis, inner.system, inner.bound.priors
+    held = []
+    for j, k in enumerate(basis.integrated):
+        key = prior_key(basis.columns[k], priors)
+        if not isinstance(priors[key], Flat):
+            row = basis.T[0] if key == "beta[Intercept]" else basis.Rinv[j]
+            held.append(row / np.linalg.norm(row))
+    Q = basis.X[:, : system.p]
+    if not held:
+        return Q
+    return np.asarray(Q @ np.linalg.svd(np.array(held))[2][len(held) :].T)
+
+
+def _open_rows(inner: GaussianInner) -> Bools:
+    """Rows (n,) that alone determine a direction without a prior, remembered: their shares would be rounding alone.
+
+    Leverages among the columns without a prior do not depend on theta and lose no digits to those with one. Several
+    unpooled terms are taken one by one.
+    """
+    kept = inner.__dict__.setdefault("_open", {})
+    if None in kept:
+        return np.asarray(kept[None])
+    flat, own = _flat_columns(inner), np.zeros(inner.bound.design.y.size)
+    for factor, g, free in zip(inner.bound.design.factors, inner.groupings, inner.free, strict=True):
+        if free is not None:
+            Z = factor.Z / np.maximum(np.sqrt(np.mean(factor.Z**2, axis=0)), 1e-300) * free[g.index]
+            info = np.zeros((g.n_levels, Z.shape[1], Z.shape[1]))
+            np.add.at(info, g.index, Z[:, :, None] * Z[:, None, :])
+            info[:, np.arange(Z.shape[1]), np.arange(Z.shape[1])] += ~free
+            own = np.maximum(own, np.einsum("na,na->n", Z, np.linalg.solve(info[g.index], Z[:, :, None])[:, :, 0]))
+            flat = project_out(flat, g.index, g.n_levels, factor.Z, free)
+    if flat.shape[1]:
+        own = own + np.sum(np.linalg.qr(flat)[0] ** 2, axis=1)
+    kept[None] = own > 1.0 - ALONE
+    return np.asarray(kept[None])
+
+
+def _open_levels(inner: GaussianInner, f: int) -> Bools:
+    """Levels (J,) of a factor without which an unpenalised coefficient is not determined; remembered."""
+    kept = inner.__dict__.setdefault("_open", {})
+    if f not in kept:
+        g = inner.groupings[f]
+        kept[f] = np.array([_leaves_open(inner, np.flatnonzero(g.index == j)) for j in range(g.n_levels)])
+    return np.asarray(kept[f])
 
 
 def _without(system: BlockSystem, points: Points, gone: Ints) -> tuple[BlockSystem, Floats | float]:

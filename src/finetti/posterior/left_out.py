@@ -26,7 +26,7 @@ from finetti.inference.target import GaussianTarget
 from finetti.inference.weights import k_threshold, log_sum_exp, smooth_ratios
 from finetti.linalg.blas import single_threaded
 from finetti.posterior.companions import memory
-from finetti.posterior.groups import factor_index, representative_nodes
+from finetti.posterior.groups import factor_index, representative_nodes, whole_replicates
 
 if TYPE_CHECKING:
     from finetti.posterior.fit import Fit
@@ -40,8 +40,14 @@ Ints = npt.NDArray[np.int64]
 MOST_DRAWS = 1000
 # nominal seconds of one core to leave everything out at all nodes; at least this many nodes are used, at any cost
 MOST_SECONDS, FEWEST = 30.0, 48
+# nodes that do where many parts are left out; their error is told by the replicates
+ENOUGH, MANY_VALUES = 1024, 1e5
 # Monte Carlo error of a score beyond which it is computed anew, if a node costs nominally less than this
 LARGE_ERROR, CHEAP = 0.03, 1e-3
+# a log density whose quadratic misses its nodes by no more than this (rms) is carried to the others; to how many sds
+SMOOTH, LARGEST_SCORE = 0.03, 4.0
+# nominal seconds for all refits together, and nodes that a refit takes, its search included
+REFIT_SECONDS, REFIT_NODES = 60.0, 1000
 # refits made at most, the worst first: a model in which more fail is wrong for its data, and says so by their number
 MOST_REFITS = 100
 # a refit is one term of a sum: the outer step's usual targets, from fewer nodes
@@ -99,9 +105,11 @@ def exact_nodes(fit: Fit, size: int, cost: float = 0.0) -> tuple[Floats, Floats,
     if cost * inference.hyper.n_nodes > MOST_SECONDS:
         most = min(most or inference.hyper.n_nodes, max(FEWEST, int(MOST_SECONDS / cost)))
     every = inference.hyper.weights
-    nodes, w = representative_nodes(every, size, most)
     alive = np.flatnonzero(every > 1e-12)
-    if nodes.size < alive.size:  # a resample's weights come in steps: their ratios have no tail to fit, so take a part
+    nodes, w = representative_nodes(every, size, most)
+    if most is None and nodes.size > ENOUGH and nodes.size * size > MANY_VALUES:
+        nodes, w = whole_replicates(inference.hyper, ENOUGH)
+    elif nodes.size < alive.size:  # a resample's weights come in steps, whose ratios have no tail: take a part
         nodes = np.sort(np.random.default_rng(0).permutation(alive)[: nodes.size])
         w = every[nodes] / every[nodes].sum()
     return inference.hyper.theta[nodes], w, inference.hyper.replicate[nodes]
@@ -173,7 +181,20 @@ def _leave(
     elpd = np.where(dead, -np.inf, np.where(open_, np.nan, elpd))
     k = np.where(open_, np.nan, k)
     threshold = k_threshold(theta.shape[0]) if not single else np.inf
-    mcse = np.where(open_ | dead, np.nan, _errors(w, replicate, density))
+    mcse = _errors(w, replicate, density)
+    smooth = np.zeros(m, dtype=bool)
+    wide = None if single else _interpolated(fit, theta, w, density)
+    if wide is not None:
+        # few dear nodes know the density of each part as a function of theta; its average needs the others too
+        w_all, replicate_all, density_all, smooth = wide
+        smooth &= ~open_ & ~dead
+        log_all, k_all = smooth_ratios(np.log(w_all), -density_all)
+        elpd = np.where(smooth, log_sum_exp((log_all + density_all).T), elpd)
+        mcse = np.where(smooth, _errors(w_all, replicate_all, density_all), mcse)
+        k, threshold = np.where(smooth, k_all, k), k_threshold(w_all.size)
+        plain = np.log(w)[:, None] - density
+        log_w = np.where(smooth, plain - log_sum_exp(plain.T), log_w)
+    mcse = np.where(open_ | dead, np.nan, mcse)
     refits: dict[int, tuple[Floats, Floats, Floats]] = {}
     bad = ~open_ & ~(k < threshold)
     # a good k with a large error is no answer either, where a refit is cheap
@@ -181,7 +202,8 @@ def _leave(
     wanted = np.flatnonzero(bad | poor)
     failed = [int(j) for j in np.flatnonzero(bad)]
     if not single:
-        for j in wanted[np.argsort(-(bad[wanted] * 1e6 + mcse[wanted]))][:MOST_REFITS]:
+        affordable = min(MOST_REFITS, int(REFIT_SECONDS / (REFIT_NODES * cost)) if cost else MOST_REFITS)
+        for j in wanted[np.argsort(-(bad[wanted] * 1e6 + mcse[wanted]))][:affordable]:
             found = _refit(fit, lambda t, j=int(j): at(t, j)[:, 0], theta, np.exp(log_w[:, j]))  # type: ignore[misc]
             if found is not None:
                 refits[int(j)] = found[:3]
@@ -189,6 +211,38 @@ def _leave(
                 if bad[j]:
                     failed.remove(int(j))
     return LeftOut(labels, theta, density, log_w, k, threshold, refits, tuple(failed), elpd, mcse)
+
+
+def _interpolated(
+    fit: Fit, theta: Floats, w: Floats, density: Floats
+) -> tuple[Floats, Ints, Floats, npt.NDArray[np.bool_]] | None:
+    """Carry the densities (S, m) from few nodes to all of the fit, as quadratic functions of theta.
+
+    Returns weights, replicates and densities of all nodes, and which parts are as smooth as that: their residuals, each
+    node predicted from the others, must be small. None if all nodes are there already, or too few for a quadratic.
+    """
+    hyper = fit.inference.hyper
+    d = theta.shape[1]
+    terms = (d + 1) * (d + 2) // 2
+    if hyper.proposal is None or theta.shape[0] < 2 * terms or theta.shape[0] >= 0.8 * np.sum(hyper.weights > 1e-12):
+        return None
+    to = hyper.proposal.warp.inverse  # coordinates in which the posterior is nearly normal
+    centre, spread = w @ to(theta), np.sqrt(w @ (to(theta) - w @ to(theta)) ** 2)
+
+    def basis(nodes: Floats) -> Floats:
+        z = np.clip((to(nodes) - centre) / spread, -LARGEST_SCORE, LARGEST_SCORE)
+        pairs = [z[:, i] * z[:, j] for i in range(d) for j in range(i, d)]
+        return np.stack([np.ones(len(z)), *z.T, *pairs], axis=1)
+
+    root = np.sqrt(w)[:, None]
+    A, finite = root * basis(theta), np.where(np.isfinite(density), density, 0.0)
+    coef, *_ = np.linalg.lstsq(A, root * finite, rcond=None)
+    leverage = np.einsum("st,ts->s", A, np.linalg.pinv(A))
+    residual = (finite - basis(theta) @ coef) / np.maximum(1.0 - leverage, 1e-3)[:, None]
+    good = np.sqrt(w @ residual**2) < SMOOTH
+    alive = np.flatnonzero(hyper.weights > 1e-12)
+    weights = hyper.weights[alive] / hyper.weights[alive].sum()
+    return weights, hyper.replicate[alive], basis(hyper.theta[alive]) @ coef, good
 
 
 def _errors(w: Floats, replicate: Ints, density: Floats) -> Floats:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from finetti.inference.left_out import exact_conditional, nominal_cost, rows_given_others
 from finetti.inference.weights import log_sum_exp
+from finetti.posterior.companions import memory
 from finetti.posterior.groups import factor_index
 from finetti.posterior.left_out import LeftOut, exact_nodes, leave_groups, leave_rows
 
@@ -225,7 +226,14 @@ def loo(fit: Fit) -> Loo:
 
 
 def _in_sample(fit: Fit) -> Floats:
-    """log p(y_i | y): what is predicted for a row with itself in the data, (n,)."""
+    """log p(y_i | y): what is predicted for a row with itself in the data, (n,); remembered by the fit."""
+    kept = memory(fit)
+    if "in_sample" not in kept:
+        kept["in_sample"] = _rows_in_sample(fit)
+    return kept["in_sample"]  # type: ignore[return-value]
+
+
+def _rows_in_sample(fit: Fit) -> Floats:
     exact = exact_conditional(fit.inference.conditional)
     theta, w, _ = exact_nodes(fit, fit.n_rows, nominal_cost(exact, None))
     log_p = np.empty((w.size, fit.n_rows))

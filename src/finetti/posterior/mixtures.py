@@ -69,7 +69,8 @@ def _quantiles(weights, mean, sd, probs, normal, out):  # type: ignore[no-untype
                 if not (pdf > 0.0 and new > a and new < b):
                     new = 0.5 * (a + b)
                 # a Newton step this small leaves its square, but beside a near-jump only if the probability is met too
-                last = 1e-5 if new == x + step and abs(probs[k] - cdf) < 1e-5 else 1e-9
+                near = 1e-4 * min(probs[k], 1.0 - probs[k])
+                last = 1e-5 if new == x + step and abs(probs[k] - cdf) < near else 1e-9
                 done = abs(new - x) < last * spread or b - a < 1e-10 * spread
                 x = new
                 if done:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from finetti.inference.conditional import GaussianConditional
 from finetti.posterior.companions import memory
 from finetti.posterior.groups import factor_index, representative_nodes, whole_replicates
 
@@ -22,6 +23,8 @@ Ints = npt.NDArray[np.int64]
 
 # nodes that do for a table of many values: what they leave open is a hundredth of a posterior sd
 ENOUGH, MANY_VALUES = 512, 5e4
+# and where a node costs a millisecond and more
+DEAR_NODES = 64
 # nodes x levels x coefficients kept with a fit: 160 MB for mean and variance
 MOST_KEPT = 1e7
 
@@ -49,37 +52,59 @@ class GroupNodes:
 def group_nodes(fit: Fit, name: str) -> GroupNodes:
     """Return a factor's moments at the nodes, remembered by the fit if they are not too many.
 
+    Where a node is dear, one solution at each serves all factors.
+
     Raises
     ------
     FinettiError
         If there is no such term.
     """
     kept, key = memory(fit), ("group_nodes", name)
-    if key not in kept:
-        made = _group_nodes(fit.inference, name)
-        if made.mean.size > MOST_KEPT:
-            return made
-        kept[key] = made
-    return kept[key]  # type: ignore[return-value]
+    if key in kept:
+        return kept[key]  # type: ignore[return-value]
+    inference = fit.inference
+    factor_index(inference, name)
+    sizes = {f.name: len(f.levels) * len(f.coefficients) for f in inference.bound.design.factors}
+    together = [name]
+    if inference.dear and isinstance(inference.conditional, GaussianConditional):
+        together += [other for other in sizes if other != name and sizes[other] * DEAR_NODES <= MOST_KEPT]
+    made = _group_nodes(inference, together, sum(sizes[g] for g in together))
+    for other, found in made.items():
+        if found.mean.size <= MOST_KEPT:
+            kept["group_nodes", other] = found
+    return made[name]
 
 
-def _group_nodes(inference: Inference, name: str) -> GroupNodes:
-    factor = inference.bound.design.factors[factor_index(inference, name)]
-    J, q = len(factor.levels), len(factor.coefficients)
+def _group_nodes(inference: Inference, names: list[str], size: int) -> dict[str, GroupNodes]:
+    """All `names` from the same nodes; `size` : levels x coefficients of all of them."""
     hyper = inference.hyper
     points = inference.sampled is not None and inference.sampled.u is not None
-    size = J * q + (0 if points else inference.bound.design.y.size)
-    nodes, w = representative_nodes(hyper.weights, size, hyper.n_nodes if points else None)
-    if not points and nodes.size > ENOUGH and nodes.size * J * q > MANY_VALUES:
-        nodes, w = whole_replicates(hyper, ENOUGH)
-    mean, variance = np.empty((nodes.size, J, q)), np.empty((nodes.size, J, q))
-    raw, raw_se, weight, population = np.zeros((J, q)), np.zeros((J, q)), np.zeros((J, q, q)), np.zeros(q)
-    for batch in inference.conditional.groups(name, hyper.theta[nodes]):
-        part, wb = batch.nodes, w[batch.nodes]
-        mean[part] = batch.mean
-        variance[part] = np.diagonal(batch.cov, axis1=2, axis2=3)
-        raw += np.tensordot(wb, batch.raw, axes=1)
-        raw_se += np.tensordot(wb, batch.raw_se, axes=1)
-        weight += np.tensordot(wb, batch.weight, axes=1)
-        population += wb @ batch.population
-    return GroupNodes(nodes, w, mean, variance, raw, raw_se, weight, population)
+    rows = 0 if points else inference.bound.design.y.size
+    nodes, w = representative_nodes(hyper.weights, size + rows, hyper.n_nodes if points else None)
+    enough = DEAR_NODES if inference.dear else ENOUGH
+    if not points and nodes.size > enough and (inference.dear or nodes.size * size > MANY_VALUES):
+        nodes, w = whole_replicates(hyper, enough)
+    factors = {f.name: f for f in inference.bound.design.factors if f.name in names}
+    made = {g: _empty(nodes, w, len(f.levels), len(f.coefficients)) for g, f in factors.items()}
+    conditional, theta = inference.conditional, hyper.theta[nodes]
+    if isinstance(conditional, GaussianConditional):
+        stream = conditional.groups_of(names, theta)
+    else:
+        stream = ({names[0]: batch} for batch in conditional.groups(names[0], theta))
+    for batches in stream:
+        for g, batch in batches.items():
+            part, wb, out = batch.nodes, w[batch.nodes], made[g]
+            out.mean[part] = batch.mean
+            out.variance[part] = np.diagonal(batch.cov, axis1=2, axis2=3)
+            np.add(out.raw, np.tensordot(wb, batch.raw, axes=1), out=out.raw)
+            np.add(out.raw_se, np.tensordot(wb, batch.raw_se, axes=1), out=out.raw_se)
+            np.add(out.weight, np.tensordot(wb, batch.weight, axes=1), out=out.weight)
+            np.add(out.population, wb @ batch.population, out=out.population)
+    return made
+
+
+def _empty(nodes: Ints, w: Floats, J: int, q: int) -> GroupNodes:
+    shape = (nodes.size, J, q)
+    return GroupNodes(
+        nodes, w, np.empty(shape), np.empty(shape), np.zeros((J, q)), np.zeros((J, q)), np.zeros((J, q, q)), np.zeros(q)
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetti.errors import FinettiError
+from finetti.show import honesty
 from finetti.show.pictures import pictures
 from finetti.show.reading import Reading, is_meta, sentences
 from finetti.show.report import Entry, html
@@ -95,12 +96,17 @@ def write_entry(entry: Entry, directory: Path, *, vector: bool = True) -> tuple[
         table("heterogeneity.csv", fit.heterogeneity(probs=tuple(entry.probs)), index_label="heterogeneity")
     for group in () if is_meta(fit) else fit.group_names:
         table(f"{names.new(f'groups-{group}')}.csv", fit.groups(group, probs=tuple(entry.probs)), index=False)
+    for section in honesty.sections(fit):
+        for part in section.parts:
+            for one in part.files:
+                name = names.new(f"{one.name}-{part.group}" if part.group else one.name)
+                table(f"{name}.csv", one.frame, index=one.index is not None, index_label=one.index)
     checked = "passed its own check" if fit.diagnostics.ok else "FAILED its own check"
     write("diagnostics.txt", "\n".join([f"This fit {checked}.", *(line for line, _ in sentences(fit))]) + "\n")
     fit.posterior.to_netcdf(directory / "posterior.nc", engine="h5netcdf")
     files.append(directory / "posterior.nc")
 
-    drawn = pictures(fit)
+    drawn, names = pictures(fit), _Names()  # names of figures do not collide with those of tables
     for picture in drawn:
         name = names.new(picture.plan.name)
         for ending, data in [("png", picture.png), *([("svg", picture.svg())] if vector else [])]:

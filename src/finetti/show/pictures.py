@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from finetti.errors import FinettiError
-from finetti.show import plots
+from finetti.show import honesty
 from finetti.show.estimates import coefficients
 from finetti.show.nodes import hyperparameters
 from finetti.show.reading import is_meta, pooling_of
@@ -26,7 +27,7 @@ MOST = 12  # shrinkage figures per fit; a model with more varying coefficients i
 
 @dataclass(frozen=True)
 class Plan:
-    """One figure to draw: which function of `finetti.show.plots`, of what, and what it shows.
+    """One figure to draw: which function, of what, and what it shows.
 
     Attributes
     ----------
@@ -40,6 +41,12 @@ class Plan:
         What it is about; "" where it is about the whole fit.
     alone : bool
         Whether it is a part of the page of its own, and not beside the table of a group or of the studies.
+    module : str
+        Where the function is, in `finetti.show`.
+    subject : optional
+        A result that is drawn; default: the fit.
+    section : str
+        The section on honest uncertainty that it belongs to, or "".
     """
 
     figure: str
@@ -49,13 +56,18 @@ class Plan:
     group: str = ""
     coefficient: str = ""
     alone: bool = False
+    module: str = "plots"
+    subject: Any = field(default=None, repr=False, compare=False)
+    section: str = ""
 
     def draw(self, fit: Any) -> Figure | None:
         """Return the figure, or None where this fit has nothing of the kind to show."""
-        function = getattr(plots, self.figure, None)
+        function = getattr(import_module(f"finetti.show.{self.module}"), self.figure, None)
         if function is None:
             return None
         try:
+            if self.subject is not None:
+                return function(self.subject)
             return function(fit, self.group, self.coefficient) if self.group else function(fit)
         except FinettiError:  # such as the spread of a model without groups and with known errors
             return None
@@ -112,6 +124,7 @@ def plans(fit: Any) -> list[Plan]:
         )  # fmt: skip
     else:
         made += _shrinkage(fit)
+    made += _honest(fit)
     made += [
         Plan("hyper_figure", "hyper", "Spread: prior and posterior",
              "Posterior (filled) against prior (line) of each standard deviation and correlation. Where the two agree, "
@@ -126,6 +139,22 @@ def plans(fit: Any) -> list[Plan]:
                  "Each dot is a set of hyperparameters, larger and darker where it counts more. A ridge means that the "
                  "data determine a combination better than either one.", alone=True)
         )  # fmt: skip
+    return made
+
+
+def _honest(fit: Any) -> list[Plan]:
+    """The figures of honest uncertainty: of each term, its most important coefficient."""
+    several = len(fit.group_names) > 1
+    made = []
+    for section in honesty.sections(fit):
+        for part in section.parts:
+            if (drawing := part.drawing) is None:
+                continue
+            name = f"{section.anchor}-{part.group}" if several and part.group else section.anchor
+            made.append(
+                Plan(drawing.function, name, section.heading, drawing.words, part.group, drawing.coefficient,
+                     module=drawing.module, subject=drawing.subject, section=section.anchor)
+            )  # fmt: skip
     return made
 
 

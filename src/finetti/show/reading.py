@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from finetti.posterior.pooling import Pooling
+    from finetti.posterior.weights import Weights
 
 __all__ = ["Reading", "is_meta", "pooling_of", "sentences"]
 
@@ -21,7 +24,7 @@ class Reading:
 
     def __init__(self, fit: Any) -> None:
         self._fit: Any = fit
-        self._tables: dict[tuple[Any, ...], pd.DataFrame] = {}
+        self._tables: dict[tuple[Any, ...], Any] = {}
         if isinstance(fit, Reading):  # share what is known already
             self._fit, self._tables = fit._fit, fit._tables
 
@@ -31,10 +34,7 @@ class Reading:
 
     def groups(self, group: str, probs: Sequence[float] = PROBS) -> pd.DataFrame:
         """As `Fit.groups`."""
-        key = ("groups", group, *probs)
-        if key not in self._tables:
-            self._tables[key] = self._fit.groups(group, probs=tuple(probs))
-        return self._tables[key]
+        return self.kept(("groups", group, *probs), lambda: self._fit.groups(group, probs=tuple(probs)))
 
     def studies(self, probs: Sequence[float] = PROBS) -> pd.DataFrame:
         """As `Meta.studies`; of a meta-analysis only."""
@@ -48,10 +48,25 @@ class Reading:
         """As `Meta.heterogeneity`; of a meta-analysis only."""
         return self._table("heterogeneity", probs)
 
+    def weights(self, group: str | None = None) -> Weights:
+        """As `Fit.weights`."""
+        return self.kept(("weights", group), lambda: self._fit.weights(group))
+
+    def pooling(self, group: str | None = None) -> Pooling:
+        """As `Fit.pooling`, with 90 % intervals."""
+        return self.kept(("pooling", group), lambda: self._fit.pooling(group))
+
+    def uncertainty(self, group: str | None = None) -> pd.DataFrame:
+        """As `Fit.uncertainty`."""
+        return self.kept(("uncertainty", group), lambda: self._fit.uncertainty(group))
+
     def _table(self, kind: str, probs: Sequence[float]) -> pd.DataFrame:
-        key = (kind, *probs)
+        return self.kept((kind, *probs), lambda: getattr(self._fit, kind)(probs=tuple(probs)))
+
+    def kept(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """What `make` returns, made when first asked for."""
         if key not in self._tables:
-            self._tables[key] = getattr(self._fit, kind)(probs=tuple(probs))
+            self._tables[key] = make()
         return self._tables[key]
 
     def __getattr__(self, name: str) -> Any:

@@ -20,7 +20,7 @@ from string import Template
 from typing import Any
 
 from finetti.errors import FinettiError
-from finetti.show import recipe
+from finetti.show import honesty, recipe
 from finetti.show import report_parts as parts
 from finetti.show.pictures import Picture, pictures
 from finetti.show.reading import Reading, is_meta
@@ -88,7 +88,7 @@ def html(entries: Sequence[Entry], *, title: str, intro: str = "", command: str 
     return Template(template).substitute(
         title=escape(title),
         intro=parts.paragraph(intro, "intro") if intro and intro != title else "",
-        contents="".join(f'<a href="#{anchor}">{escape(words)}</a> ' for anchor, words in links),
+        contents="".join(_link(anchor, words) for anchor, words in links),
         body="\n".join([*(text for text, _ in sections), again]),
         footer=parts.paragraph(foot),
         style=style,
@@ -96,6 +96,11 @@ def html(entries: Sequence[Entry], *, title: str, intro: str = "", command: str 
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
+
+
+def _link(anchor: str, words: str) -> str:
+    within = ' class="sub"' if "honest-" in anchor else ""
+    return f'<a href="#{anchor}"{within}>{escape(words)}</a> '
 
 
 def _hash(text: str) -> str:
@@ -158,17 +163,22 @@ def _section(i: int, entry: Entry, *, alone: bool) -> tuple[str, list[tuple[str,
     else:
         for k, group in enumerate(fit.group_names, 1):
             found.append((f"group-{k}", f"Groups: {group}", parts.groups(fit, group, drawn, probs)))
+    level = 2 if alone else 3
+    prefix = "" if alone else f"fit-{i}-"
+    asked = [(f"honest-{section.anchor}", section.heading) for section in honesty.sections(fit)]
+    found.append(("honest", "Honest uncertainty", parts.honest(fit, drawn, prefix, level + 1)))
     found += [(p.plan.name, p.plan.heading, parts.figure(p)) for p in drawn if p.plan.alone]
     found.append(("data", "Data and priors", parts.data_and_priors(fit, entry.source)))
     found.append(("diagnostics", "Diagnostics", parts.diagnostics(fit)))
-    level = 2 if alone else 3
-    prefix = "" if alone else f"fit-{i}-"
     text = "\n".join(
         f'<section id="{prefix}{anchor}"><h{level}>{escape(heading)}</h{level}>\n{body}\n</section>'
         for anchor, heading, body in found
     )
     if alone:
-        return text, [(anchor, heading) for anchor, heading, _ in found]
+        links = []
+        for anchor, heading, _ in found:
+            links += [(anchor, heading), *(asked if anchor == "honest" else [])]
+        return text, links
     head = f'<h2 id="fit-{i}">{escape(entry.title)}</h2>'
     return f"<article>{head}\n{text}</article>", [(f"fit-{i}", entry.title)]
 

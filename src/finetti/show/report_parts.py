@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from finetti.show import honesty
 from finetti.show.equations import Block, equations
 from finetti.show.findings import Fact, asked, coverage, facts, found, levels_of
 from finetti.show.numbers import duration, plural
@@ -29,8 +30,8 @@ from finetti.show.tables import (
 )
 from finetti.show.text import FAILED, POOLED, board
 
-__all__ = ["answer", "data_and_priors", "diagnostics", "figure", "groups", "heading", "model", "paragraph", "results",
-           "studies"]  # fmt: skip
+__all__ = ["answer", "data_and_priors", "diagnostics", "figure", "groups", "heading", "honest", "model", "paragraph",
+           "results", "studies"]  # fmt: skip
 
 MOST_LEVELS = 1000  # rows beyond this make a page that a phone cannot scroll
 
@@ -152,7 +153,7 @@ def figure(picture: Picture) -> str:
 
 def groups(fit: Any, group: str, drawn: Sequence[Picture], probs: Sequence[float]) -> str:
     """The figures and the table of one grouping factor."""
-    parts = [figure(picture) for picture in drawn if picture.plan.group == group]
+    parts = [figure(picture) for picture in drawn if picture.plan.group == group and not picture.plan.section]
     table = groups_table(fit, group, MOST_LEVELS, probs)
     parts.append(table_html(table, f"Every level of {group}", f"rows by {group}"))
     mean = next(c.title for c in table.columns if c.name == "mean")
@@ -162,6 +163,44 @@ def groups(fit: Any, group: str, drawn: Sequence[Picture], probs: Sequence[float
         words += f" {table.omitted:,} levels in the middle are left out here; fit.groups({group!r}) has them all."
     parts.append(paragraph(words, "aside"))
     return "\n".join(parts)
+
+
+def honest(fit: Any, drawn: Sequence[Picture], prefix: str, level: int) -> str:
+    """The six questions on honest uncertainty: a sentence, a figure and a table for each grouping term.
+
+    Parameters
+    ----------
+    prefix : str
+        Of anchors, where the page has several fits.
+    level : int
+        Of the headings of the questions; those of grouping terms are one below.
+    """
+    asked_ = honesty.sections(fit)
+    made = [paragraph(honesty.preface(fit), "aside")]
+    if prefix and asked_:  # the contents of a page with several fits name the fits alone
+        links = " ".join(f'<a href="#{prefix}honest-{s.anchor}">{escape(s.heading)}</a>' for s in asked_)
+        made.append(f'<nav class="within" aria-label="Honest uncertainty">{links}</nav>')
+    for section in asked_:
+        made.append(f'<section id="{prefix}honest-{section.anchor}"><h{level}>{escape(section.heading)}</h{level}>')
+        named = sum(bool(part.group) for part in section.parts) > 1
+        for part in section.parts:
+            if named:
+                words = f"By {part.group}" if part.group else "Rows"
+                made.append(f"<h{level + 1}>{escape(words)}</h{level + 1}>")
+            made += _part(part, [p for p in drawn if p.plan.section == section.anchor and p.group == part.group])
+        if section.others:
+            made.append(paragraph(f"Not shown here: {section.others}.", "aside"))
+        made.append("</section>")
+    return "\n".join(made)
+
+
+def _part(part: honesty.Part, drawn: Sequence[Picture]) -> list[str]:
+    conclusion = part.conclusion.replace(" %", "\u00a0%")  # a number and its sign stay on one line
+    made = [paragraph(conclusion, "conclusion"), *(figure(picture) for picture in drawn)]
+    made += [table_html(table, caption, noun) for table, caption, noun in part.shown]
+    if part.notes:
+        made.append(f'<ul class="aside">{"".join(f"<li>{escape(note)}</li>" for note in part.notes)}</ul>')
+    return made
 
 
 def studies(fit: Any, drawn: Sequence[Picture], probs: Sequence[float]) -> str:

@@ -180,6 +180,7 @@ def _draw(ax: Axes, bars: _Bars) -> None:
         handles.append(mark)
     most = float(np.nanmax(np.concatenate([bars.given + bars.between, bars.eb, [0.0]])))
     ax.set_xlim(0.0, 1.04 * most or 1.0)
+    ax.locator_params(axis="x", nbins=6)  # or labels such as 0.0025 touch
     ax.set_ylim(max(k, 1) - 0.4, -0.6)
     ax.xaxis.grid(True)
     ax.spines["left"].set_visible(False)
