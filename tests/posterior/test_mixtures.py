@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.special import ndtr
 import scipy.optimize
 import scipy.stats
+from scipy.special import ndtr
 
 import finetti as fi
 from finetti.posterior.groups import MOST_NODES, MOST_VALUES, representative_nodes

@@ -273,7 +273,7 @@ def logo(fit: Fit, name: str) -> Logo:
     >>> fit = fi.fit("Reaction ~ 1 + Days + (1 + Days | Subject)", fi.datasets.load("sleepstudy"))
     >>> score = fit.logo("Subject")
     >>> round(score.elpd_logo), len(score.levels)
-    (-882, 18)
+    (-886, 18)
     """
     left = leave_groups(fit, name)
     factor = fit.model.design.factors[factor_index(fit.inference, name)]
