@@ -223,3 +223,14 @@ def test_dear_nodes_carry_their_densities_to_all(monkeypatch: pytest.MonkeyPatch
         np.abs(plain.elpd - exact.logo_i)[list(set(range(24)) - set(plain.refitted))].max()
         > 2 * np.abs(left.elpd - exact.logo_i).max()
     )
+
+
+def test_the_error_of_the_sum_is_that_of_other_seeds() -> None:
+    """Parts share their nodes: errors of single rows of 0.001 make one of 0.1 in the sum."""
+    data = fi.datasets.load("sleepstudy")
+    fits = [fi.fit("Reaction ~ 1 + Days + (1 + Days | Subject)", data, seed=seed) for seed in range(8)]
+    scores = [fit.loo() for fit in fits]
+    spread = np.std([s.elpd_loo for s in scores], ddof=1)
+    told = np.mean([s.mcse for s in scores])
+    assert told / 2.5 < spread < 2.5 * told  # chi of 7 degrees of freedom: 1 in 1,000 beyond
+    assert "Monte Carlo error of the sum" in str(scores[0])

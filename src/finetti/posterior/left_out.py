@@ -62,6 +62,7 @@ class LeftOut:
     log_weights_at : (S, m) smoothed log weights of p(theta | y_-I), each column summing to one
     pareto_k : (m,) of these weights; threshold : beyond which they are not trusted
     elpd, mcse : (m,) score of every part, and its Monte Carlo error from the replicates
+    total_mcse : of the sum of the scores, which share their nodes, so that errors add up rather than cancel
     refits : theta (S_j, d), weights (S_j,) and log density (S_j,) of the parts that were refitted
     failed : parts whose weights are not trusted and that could not be refitted
     """
@@ -76,6 +77,7 @@ class LeftOut:
     failed: tuple[int, ...]
     elpd: Floats
     mcse: Floats
+    total_mcse: float
 
     @property
     def refitted(self) -> tuple[int, ...]:
@@ -181,7 +183,7 @@ def _leave(
     elpd = np.where(dead, -np.inf, np.where(open_, np.nan, elpd))
     k = np.where(open_, np.nan, k)
     threshold = k_threshold(theta.shape[0]) if not single else np.inf
-    mcse = _errors(w, replicate, density)
+    each = _replicates(w, replicate, density)
     smooth = np.zeros(m, dtype=bool)
     wide = None if single else _interpolated(fit, theta, w, density)
     if wide is not None:
@@ -190,11 +192,12 @@ def _leave(
         smooth &= ~open_ & ~dead
         log_all, k_all = smooth_ratios(np.log(w_all), -density_all)
         elpd = np.where(smooth, log_sum_exp((log_all + density_all).T), elpd)
-        mcse = np.where(smooth, _errors(w_all, replicate_all, density_all), mcse)
+        wider = _replicates(w_all, replicate_all, density_all)
+        each = np.where(smooth, wider, each) if wider.shape == each.shape else wider
         k, threshold = np.where(smooth, k_all, k), k_threshold(w_all.size)
         plain = np.log(w)[:, None] - density
         log_w = np.where(smooth, plain - log_sum_exp(plain.T), log_w)
-    mcse = np.where(open_ | dead, np.nan, mcse)
+    mcse = np.where(open_ | dead, np.nan, _error(each))
     refits: dict[int, tuple[Floats, Floats, Floats]] = {}
     bad = ~open_ & ~(k < threshold)
     # a good k with a large error is no answer either, where a refit is cheap
@@ -210,7 +213,10 @@ def _leave(
                 elpd[j], mcse[j] = found[3:]
                 if bad[j]:
                     failed.remove(int(j))
-    return LeftOut(labels, theta, density, log_w, k, threshold, refits, tuple(failed), elpd, mcse)
+    anew = np.isin(np.arange(m), list(refits))
+    kept = ~(open_ | dead | anew)
+    total = float(np.hypot(_error(each[:, kept].sum(axis=1)), mcse[anew].sum()))
+    return LeftOut(labels, theta, density, log_w, k, threshold, refits, tuple(failed), elpd, mcse, total)
 
 
 def _interpolated(
@@ -245,17 +251,19 @@ def _interpolated(
     return weights, hyper.replicate[alive], basis(hyper.theta[alive]) @ coef, good
 
 
-def _errors(w: Floats, replicate: Ints, density: Floats) -> Floats:
-    """Monte Carlo error (m,) of the log of sum w / p, from its values in the replicates."""
-    R = int(replicate.max()) + 1
-    parts = [mine for r in range(R) if (mine := replicate == r).any()]
-    if len(parts) < 2:
-        return np.zeros(density.shape[1])
+def _replicates(w: Floats, replicate: Ints, density: Floats) -> Floats:
+    """Scores (R, m) by each replicate alone: minus the log of sum w / p."""
+    parts = [mine for r in range(int(replicate.max()) + 1) if (mine := replicate == r).any()]
     low = np.min(np.where(np.isfinite(density), density, np.inf), axis=0)
     with np.errstate(all="ignore"):
         over = np.where(np.isfinite(density), np.exp(low - density), 0.0)
-        each = np.stack([np.average(over[mine], axis=0, weights=w[mine]) for mine in parts])
-        return np.asarray(each.std(axis=0, ddof=1) / each.mean(axis=0) / np.sqrt(len(parts)))
+        return low - np.log(np.stack([np.average(over[mine], axis=0, weights=w[mine]) for mine in parts]))
+
+
+def _error(each: Floats) -> Floats:
+    """Monte Carlo error of the average of R replicates (R, ...); zero of a single one."""
+    with np.errstate(all="ignore"):
+        return np.asarray(each.std(axis=0, ddof=1) / np.sqrt(len(each))) if len(each) > 1 else np.zeros(each.shape[1:])
 
 
 def _refit(

@@ -40,6 +40,8 @@ class Loo:
     ----------
     elpd_loo, se : float
         Sum over rows of log p(y_i | y_-i), in natural-log units, and its standard error.
+    mcse : float
+        Monte Carlo error of the sum, beside which smaller differences mean nothing.
     p_loo : float
         Effective number of parameters: how much better the rows are predicted when they are not left out.
     n_samples, n_data_points : int
@@ -66,6 +68,7 @@ class Loo:
     mcse_i: Floats
     refitted: tuple[int, ...]
     failed: tuple[int, ...]
+    mcse: float = 0.0
     notes: tuple[str, ...] = ()
 
     @property
@@ -94,7 +97,9 @@ class Loo:
             f"elpd_loo {self.elpd_loo:.2f} (se {self.se:.2f}), p_loo {self.p_loo:.2f}: {self.n_data_points} rows left "
             f"out one by one, coefficients integrated out at {self.n_samples} nodes"
         ]
-        return "\n".join(lines + _k_lines(self.pareto_k, self.good_k, self.refitted, self.failed, "row", self.notes))
+        return "\n".join(
+            lines + _k_lines(self.pareto_k, self.good_k, self.refitted, self.failed, "row", self.notes, self.mcse)
+        )
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ class Logo:
     ----------
     elpd_logo, se : float
         Sum over groups of log p(y of the group | all other rows), in natural-log units, and its standard error.
+    mcse : float
+        Monte Carlo error of the sum, beside which smaller differences mean nothing.
     group : str
         The grouping term.
     n_samples : int
@@ -132,6 +139,7 @@ class Logo:
     refitted: tuple[str, ...]
     failed: tuple[str, ...]
     table: pd.DataFrame
+    mcse: float = 0.0
     notes: tuple[str, ...] = ()
 
     @property
@@ -145,13 +153,21 @@ class Logo:
             f"one by one, coefficients integrated out at {self.n_samples} nodes"
         ]
         refitted, failed = self.refitted, self.failed
-        return "\n".join(lines + _k_lines(self.pareto_k, self.good_k, refitted, failed, "group", self.notes))
+        return "\n".join(lines + _k_lines(self.pareto_k, self.good_k, refitted, failed, "group", self.notes, self.mcse))
 
 
 def _k_lines(
-    k: Floats, good: float, refitted: tuple[Any, ...], failed: tuple[Any, ...], what: str, notes: tuple[str, ...]
+    k: Floats,
+    good: float,
+    refitted: tuple[Any, ...],
+    failed: tuple[Any, ...],
+    what: str,
+    notes: tuple[str, ...],
+    mcse: float,
 ) -> list[str]:
     lines = []
+    if mcse > 0.0:
+        lines.append(f"Monte Carlo error of the sum: {mcse:.2g}")
     if np.isfinite(good):
         worst = float(np.nanmax(k, initial=-np.inf))
         lines.append(
@@ -221,7 +237,7 @@ def loo(fit: Fit) -> Loo:
     p = _in_sample(fit) - left.elpd
     return Loo(
         elpd, se, float(p.sum()), left.base.shape[0], left.elpd.size, left.elpd, left.pareto_k, left.threshold,
-        left.mcse, left.refitted, left.failed, _notes(fit, left, "row"),
+        left.mcse, left.refitted, left.failed, left.total_mcse, _notes(fit, left, "row"),
     )  # fmt: skip
 
 
@@ -291,5 +307,6 @@ def logo(fit: Fit, name: str) -> Logo:
     )
     return Logo(
         elpd, se, name, left.base.shape[0], left.levels, left.elpd, left.pareto_k, left.threshold,
-        tuple(names[list(left.refitted)]), tuple(names[list(left.failed)]), table, _notes(fit, left, "group"),
+        tuple(names[list(left.refitted)]), tuple(names[list(left.failed)]), table, left.total_mcse,
+        _notes(fit, left, "group"),
     )  # fmt: skip
