@@ -247,3 +247,9 @@ def test_other_groups_are_refused(fits, data):
 
 def test_public_name(fits):
     assert fi.compare is compare
+
+
+def test_a_model_without_groups_has_none_to_leave_out(fits, data):
+    alone = {**fits, "no groups": fi.fit("Reaction ~ 1 + Days", data)}
+    with pytest.raises(FinettiError, match="it has none at all"):
+        fi.compare(alone, by="Subject")

@@ -14,6 +14,7 @@ import scipy.stats
 import finetti as fi
 from finetti.errors import DataError, FinettiError
 from finetti.posterior.exchangeability import LEVEL, Exchangeability
+from finetti.posterior.exchangeability_words import column_words
 from finetti.posterior.group_predictors import holm
 from finetti.posterior.parent_check import _pits
 
@@ -343,3 +344,29 @@ def test_pits_of_replicated_groups_against_densities() -> None:
         w = np.exp(log_p - log_p.max())
         expected = np.sum(w * scipy.stats.norm.cdf((x[0, j] - mu) / sd[:, j, None])) / w.sum()
         assert _pits(x, v, grid, log_prior)[0, j] == pytest.approx(expected, abs=1e-8)
+
+
+def test_the_advice_can_be_followed() -> None:
+    """What it says to write is read by `fi.fit`, and by `fi.meta`, which takes moderators and no formula."""
+    bcg = fi.datasets.load("bcg").rename(columns={"latitude": "the latitude"})
+    found = fi.meta("log_rr", "se", bcg, labels="trial").exchangeability(by="the latitude")
+    assert 'fi.meta should be told moderators="~ `the latitude`".' in found.advice[0]
+    fi.meta("log_rr", "se", bcg, labels="trial", moderators="~ `the latitude`")
+    row = {"advice": "", "column": "x", "coefficient": "Intercept", "informative": True, "contrast": "", "effect": 1.0}
+    row |= {"q5": 0.5, "q95": 1.5, "p_adjusted": 0.01, "explained": 0.5}
+    assert column_words(row, "study", True).endswith("fi.meta should be told + x in its moderators.")
+    assert column_words(row, "site").endswith("the model should say `+ x`.")
+    spaced = column_words(row | {"column": "my x", "coefficient": "Days"}, "site")
+    assert spaced.endswith('the model should say "+ `my x` + `my x`:Days".')
+
+
+def test_what_a_changed_table_asks_for_can_be_done() -> None:
+    """`by=data` with a column that differs within levels would be the next error."""
+    data = pd.DataFrame({"g": np.repeat(list("abcdef"), 4), "x": np.repeat(np.arange(6.0), 4)})
+    data["y"] = np.random.default_rng(0).normal(size=24) + data["x"]
+    whole = data.copy()
+    fit = fi.fit("y ~ 1 + (1 | g)", data)
+    data["g"] = data["g"].to_numpy()[::-1].copy()
+    with pytest.raises(DataError, match=r"by=data\[\['g', 'x'\]\]"):
+        fit.exchangeability(by="x")
+    assert "x" in set(fit.exchangeability(by=whole[["g", "x"]]).columns["column"])

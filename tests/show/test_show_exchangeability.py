@@ -68,3 +68,13 @@ def test_few_groups_and_no_columns() -> None:
         fit = fi.fit("y ~ 1 + (1 | site)", data[data["site"].isin(some)])
         figure = exchangeability_figure(fit)
         assert outside(figure) == [] and "Nothing speaks against" in figure.get_suptitle()
+
+
+def test_a_column_that_was_asked_for_is_drawn() -> None:
+    """Before a column of finetti's own, even one that tells more; and no word of a band that is not there."""
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({"g": np.repeat(list("abc"), 5), "x": np.repeat([0.1, 1.0, 0.4], 5)})
+    data["y"] = rng.normal(size=15) + np.repeat([2.0, 1.0, 0.0], 5)  # falls with the order of appearance
+    figure = exchangeability_figure(fi.fit("y ~ 1 + (1 | g)", data), by="x")
+    assert [ax.get_xlabel() for ax in figure.axes] == ["score expected by chance", "x"]
+    assert not any("Grey" in text.get_text() for text in figure.texts)

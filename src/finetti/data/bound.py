@@ -21,7 +21,7 @@ from finetti.model.scales import Scales
 __all__ = ["Bound", "Scales", "bind", "scales_of"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Bound:
     """A model, its data, and its priors with numbers.
 
@@ -56,6 +56,8 @@ class Bound:
             n=len(self.design.y),
             blocks=[len(rows) for rows, _ in self.error_covariance or ()],
         )
+
+    __repr__ = __str__
 
 
 def bind(model: Model, data: Any, missing: str = "error", error_covariance: Covariance | None = None) -> Bound:

@@ -213,8 +213,14 @@ def descend(  # type: ignore[no-untyped-def]
                     s += lam[lo + a * q + k] * v[k]
                 u[coef + a] = s
                 xs[a] = s
-            rows_times(lam, lo, q, q < 0, V, q - q, q - q, q + m, t)
-            columns_times(lam, lo, q, q < 0, V, q - q, q - q, q, t)
+            if q == 1:  # the common case, without calls
+                scale = lam[lo]
+                V[0, 0] *= scale * scale
+                for c in range(1, 1 + m):
+                    V[0, c] *= scale
+            else:
+                rows_times(lam, lo, q, q < 0, V, q - q, q - q, q + m, t)
+                columns_times(lam, lo, q, q < 0, V, q - q, q - q, q, t)
             for a in range(q):
                 for c in range(m):
                     V[q + c, a] = V[a, q + c]

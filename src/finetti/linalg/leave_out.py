@@ -259,9 +259,11 @@ def leave_levels(  # type: ignore[no-untyped-def]
                 pivots *= panel[base + k * width + k]
                 for a in range(size):
                     t = panel[row + a]
-                    if t != 0.0:
-                        for c in range(size):
-                            S[a, c] -= t * panel[row + c]
+                    for c in range(a, size):
+                        S[a, c] -= t * panel[row + c]
+            for a in range(size):
+                for c in range(a):
+                    S[a, c] = S[c, a]
             if d < at_depth:
                 up = pat.parent[b]
                 dets[up] += dets[b] + 2.0 * np.log(pivots)
@@ -290,8 +292,10 @@ def leave_levels(  # type: ignore[no-untyped-def]
                 S[Y, Y] -= 2.0 * fixed[k] * S[at + k, Y]
                 for c in range(n_fixed):
                     S[Y, Y] += fixed[k] * fixed[c] * S[at + k, at + c]
-            m = at
-            if pat.parent[b] < 0:  # here and not in `later_moments`: a call copies the whole pattern
+            m, level = at, b - pat.first[d]
+            if pat.parent[b] < 0 and n_list == 0 and level > 0:
+                pass  # one factor: X alone, the same for all levels
+            elif pat.parent[b] < 0:  # here and not in `later_moments`: a call copies the whole pattern
                 for a in range(m):
                     col[a] = pat.dense_idx[pat.dense_ptr[b] + a] if a < n_list else nd + a - n_list
                     m_T[a] = x_root[col[a]]
@@ -300,7 +304,6 @@ def leave_levels(  # type: ignore[no-untyped-def]
                         V[a, c] = V_root[col[a], col[c]]
             else:
                 later_moments(pat, d, b, p, nd, x_root, V_root, kept, cov_ptr, col, V, m_T)
-            level = b - pat.first[d]
             less, quad = cavity(m, S, Y, V, m_T, B, s, pivots * pivots)
             logdet[level] = dets[b] - less
             quadratic[level] = quad

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -166,6 +167,12 @@ class BlockSystem:
     n_fixed: int
     # made anew by `dataclasses.replace`: work arrays of another size would be written past their end
     _local: threading.local = field(init=False, default_factory=threading.local, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:  # so that fits can be copied and sent to other processes
+        return {name: value for name, value in self.__dict__.items() if name != "_local"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _local=threading.local())
 
     @classmethod
     def build(

@@ -37,6 +37,7 @@ from finetti.model.priors import (
 )
 from finetti.model.resolve import resolve
 from finetti.posterior.mixtures import mixture_moments, mixture_quantiles
+from finetti.posterior.moments import summary_table
 from finetti.posterior.power_scaling import Cloud, Evaluated, functions_of, hyper_cloud
 from finetti.posterior.summary import quantile_names, summarise, without_moments
 
@@ -161,7 +162,7 @@ def alternative_table(fit: Fit, nodes: Evaluated, refit: bool = True) -> tuple[p
     See `finetti.posterior.sensitivity.Sensitivity` for the columns.
     """
     inference = fit.inference
-    summary = summarise(inference, PROBS).drop(columns=["ess", "mcse"])
+    summary = summary_table(fit, PROBS).drop(columns=["ess", "mcse"])
     summary = summary[(summary["q95"] > summary["q5"]).to_numpy()]  # what is held has no place here, nor what is NaN
     labels, base = list(summary.index), summary.to_numpy()
     sd = np.where(np.isfinite(base[:, 1]), base[:, 1], (base[:, 4] - base[:, 2]) / NINETY)

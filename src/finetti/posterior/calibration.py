@@ -49,7 +49,7 @@ FEWEST = 20
 PRIOR_DRAWS = 1000
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
     """Where the truth lay in the posteriors of simulated data. Made by `finetti.calibrate`; `print` reads it out.
 
@@ -98,6 +98,8 @@ class Calibration:
         head = f"Calibration of {self.formula}: {self.n_sims} data sets simulated from its priors and fitted"
         return "\n".join([head, "", table, "", *self.advice])
 
+    __repr__ = __str__
+
 
 @dataclass(frozen=True)
 class CalibrationPlots:
@@ -128,8 +130,8 @@ def calibrate(
 
     Parameters
     ----------
-    model : str, Model or Fit
-        A formula or a `Model`, with `data`; or a `Fit`, whose data and priors are taken.
+    model : str, Model, bound model or Fit
+        A formula or a `Model`, with `data`; or a `Fit` or what `Model.bind` returned, whose data and priors are taken.
     data : table or path, optional
         As for `finetti.fit`. The response itself plays no part beyond the default priors, which scale with it and are
         frozen as resolved for these data.
@@ -188,13 +190,19 @@ def _bound(model: Any, data: Any, priors: Mapping[str, Prior] | None, missing: s
         if data is not None or priors is not None:
             raise FinettiError("a Fit was given, which has its data and priors: leave out data= and priors=")
         return model.model
+    if isinstance(model, Bound):
+        if data is not None or priors is not None:
+            raise FinettiError("a bound model was given, which has its data and priors: leave out data= and priors=")
+        return model
     if isinstance(model, Model):
         if priors is not None:
             raise ModelError("a Model was given, which has its priors: give them to fi.Model(formula, priors=...)")
     elif isinstance(model, str):
         model = Model(model, priors=priors)
     else:
-        raise FinettiError(f"model={model!r} is neither a formula, a fi.Model nor a fit")
+        raise FinettiError(
+            f"calibrate was given {type(model).__name__}, which is neither a formula, a fi.Model nor a fit"
+        )
     if data is None:
         raise FinettiError("calibrate needs data beside a formula: its rows, groups and covariates are kept")
     return model.bind(data, missing=missing)

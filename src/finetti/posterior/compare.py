@@ -207,7 +207,8 @@ def _same_groups(fits: dict[str, Fit], group: str) -> None:
     for name, fit in fits.items():
         if group not in fit.group_names:
             raise FinettiError(
-                f"{name!r} has no grouping term {group!r} to leave groups out of; {available(group, fit.group_names)}."
+                f"{name!r} has no grouping term {group!r} to leave groups out of; "
+                f"{available(group, fit.group_names) if fit.group_names else 'it has none at all'}."
                 f" A model that ignores these groups has the term (1 | {group}) with pooling={{{group!r}: 'complete'}} "
                 "- or compare by 'loo'"
             )

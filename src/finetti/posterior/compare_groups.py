@@ -191,7 +191,9 @@ def compare_groups(
     p = check_probs(probs)
     if group is None:
         if len(fit.group_names) > 1:
-            raise FinettiError(f"say which grouping term; {available('', fit.group_names)}")
+            raise FinettiError(
+                f"say which grouping term, such as {fit.group_names[0]!r}; {available('', fit.group_names)}"
+            )
         group = fit.group_names[0] if fit.group_names else "group"
     factor = fit.model.design.factors[factor_index(fit.inference, group)]
     k = 0

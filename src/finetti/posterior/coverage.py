@@ -33,7 +33,7 @@ __all__ = ["Coverage", "CoveragePlots", "coverage"]
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Coverage:
     """What `finetti.coverage` returns; `print` shows the groups' effects in short and says what to conclude.
 
@@ -67,6 +67,8 @@ class Coverage:
 
     def __str__(self) -> str:
         return written(self.table, self.advice, self.truth, self.prob)
+
+    __repr__ = __str__
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,8 @@ def exchangeability(fit: Fit, group: str, by: Any = None) -> Exchangeability:
     table, notes = surprise_table(fit, group)
     calibration = calibration_table(fit, group, table)
     found = column_table(fit, group, columns, LEVEL)
-    found["advice"] = [column_words(row, group) for row in found.to_dict("records")]
+    moderators = getattr(fit, "has_moderators", None)  # of a meta-analysis, which has no formula of the user's
+    found["advice"] = [column_words(row, group, moderators) for row in found.to_dict("records")]
     sentences = advice(group, table, calibration, found) + notes
     if warning is not None:
         for frame in (table, calibration, found):

@@ -78,8 +78,11 @@ _BUILT_IN = {
 }
 
 
-def column_words(row: dict[Any, Any], group: str) -> str:
-    """Say what one row of the table of columns means."""
+def column_words(row: dict[Any, Any], group: str, moderators: bool | None = None) -> str:
+    """Say what one row of the table of columns means.
+
+    moderators : whether a meta-analysis has moderators already; None if the fit is none and has a formula
+    """
     if row["advice"]:
         return str(row["advice"])
     name, c = row["column"], row["coefficient"]
@@ -97,5 +100,9 @@ def column_words(row: dict[Any, Any], group: str) -> str:
     if name in _BUILT_IN:
         return f"{head}: {_BUILT_IN[name]}."
     term = name if name.isidentifier() else f"`{name}`"
+    if moderators is not None:
+        say = f"+ {term} in its moderators" if moderators else f'moderators="~ {term}"'
+        return f"{head}: the labels carry information, and fi.meta should be told {say}."
     say = f"+ {term}" if c == "Intercept" else f"+ {term} + {term}:{c}"
-    return f"{head}: the labels carry information, and the model should say `{say}`."
+    quote = "`" if "`" not in say else '"'
+    return f"{head}: the labels carry information, and the model should say {quote}{say}{quote}."

@@ -22,20 +22,16 @@ from finetti.posterior.diagnostics import Diagnostics, diagnose
 from finetti.posterior.draws import Draws
 from finetti.posterior.evidence import Evidence, log_evidence
 from finetti.posterior.groups import factor_index, group_table
+from finetti.posterior.moments import summary_table
 from finetti.posterior.predict import predict
+from finetti.posterior.questions import Questions
 from finetti.posterior.store import save
-from finetti.posterior.summary import summarise
 from finetti.posterior.views import Plots, report
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from finetti.data.bound import Bound
-    from finetti.posterior.exchangeability import Exchangeability
-    from finetti.posterior.loo import Logo, Loo
-    from finetti.posterior.pooling import Pooling
-    from finetti.posterior.sensitivity import Sensitivity
-    from finetti.posterior.weights import Weights
 
 __all__ = ["Fit"]
 
@@ -43,7 +39,7 @@ PROBS = (0.05, 0.5, 0.95)
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class Fit(Questions):
     """A posterior and everything that can be read off it. Made by `finetti.fit`.
 
     Examples
@@ -144,7 +140,7 @@ class Fit:
         FinettiError
             If a probability is outside (0, 1).
         """
-        return self._marked(summarise(self.inference, probs))
+        return self._marked(summary_table(self, probs))
 
     def groups(self, group: str | None = None, probs: npt.ArrayLike = PROBS) -> pd.DataFrame:
         """Every level of a grouping term: raw estimate, shrinkage weight, partially pooled estimate.
@@ -178,71 +174,14 @@ class Fit:
     def _group(self, group: str | None) -> str:
         """The grouping term meant, or an error that lists them."""
         if group is None and len(self.group_names) > 1:
-            raise FinettiError(f"say which grouping term; {available('', self.group_names)}")
+            raise FinettiError(
+                f"say which grouping term, such as {self.group_names[0]!r}; {available('', self.group_names)}"
+            )
         if group is None:
             if not self.group_names:
                 raise FinettiError("the model has no grouping terms; add one to the formula, such as (1 | group)")
             return self.group_names[0]
         return self.group_names[factor_index(self.inference, str(group))]
-
-    # --- honest uncertainty ----------------------------------------------------------------------
-
-    def weights(self, group: str | None = None) -> Weights:
-        """How far every group is pulled towards the population, and why: whole weight matrices, pooling factors.
-
-        See `finetti.posterior.weights.weights`.
-        """
-        from finetti.posterior.weights import weights
-
-        return self._marked(weights(self, self._group(group)))
-
-    def pooling(self, group: str | None = None, probs: npt.ArrayLike = PROBS) -> Pooling:
-        """Every group under no, complete, empirical-Bayes and full-Bayes pooling, and how well each predicts.
-
-        See `finetti.posterior.pooling.pooling`.
-        """
-        from finetti.posterior.pooling import pooling
-
-        return self._marked(pooling(self, self._group(group), probs))
-
-    def uncertainty(self, group: str | None = None) -> pd.DataFrame:
-        """Return the law of total variance: what the data leave open, and what not knowing the hyperparameters adds.
-
-        See `finetti.posterior.uncertainty.uncertainty`.
-        """
-        from finetti.posterior.uncertainty import uncertainty
-
-        return self._marked(uncertainty(self, None if group is None else self._group(group)))
-
-    def exchangeability(self, group: str | None = None, by: Any = None) -> Exchangeability:
-        """Were the groups draws from one parent: surprising groups, and columns that tell groups apart.
-
-        See `finetti.posterior.exchangeability.exchangeability`.
-        """
-        from finetti.posterior.exchangeability import exchangeability
-
-        return exchangeability(self, self._group(group), by)
-
-    def loo(self) -> Loo:
-        """Leave-one-row-out predictive score, coefficients integrated out. See `finetti.posterior.loo.loo`."""
-        from finetti.posterior.loo import loo
-
-        return loo(self)
-
-    def logo(self, group: str | None = None) -> Logo:
-        """Leave-one-group-out predictive score: how well new groups are predicted. See `finetti.posterior.loo.logo`."""
-        from finetti.posterior.loo import logo
-
-        return logo(self, self._group(group))
-
-    def sensitivity(self, refit: bool = True) -> Sensitivity:
-        """Does the answer depend on the prior: power-scaling, and alternative hyperpriors.
-
-        See `finetti.posterior.sensitivity.sensitivity`.
-        """
-        from finetti.posterior.sensitivity import sensitivity
-
-        return sensitivity(self, refit)
 
     # --- draws ----------------------------------------------------------------------------------
 
@@ -454,6 +393,6 @@ class Fit:
 
     def __str__(self) -> str:
         with pd.option_context("display.width", 120, "display.max_columns", 20, "display.max_rows", 60):
-            table = summarise(self.inference, PROBS).to_string(float_format=lambda v: f"{v:.4g}")
+            table = summary_table(self, PROBS).to_string(float_format=lambda v: f"{v:.4g}")
         banner = "" if self.diagnostics.ok else "*** THIS FIT FAILED ITS OWN CHECKS: see the diagnostics below ***\n\n"
         return f"{banner}{self.model}\n\n{table}\n\n" + "\n".join(self.diagnostics.lines())

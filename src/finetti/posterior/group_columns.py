@@ -133,7 +133,8 @@ def _own_table(fit: Fit, recipe: FactorRecipe, names: Iterable[str]) -> Table:
     if not same:
         raise DataError(
             f"The table has changed since the fit: its rows no longer belong to the same levels of {recipe.name!r}. "
-            "Fit again, or pass the columns as a table: by=data"
+            "Fit again, or pass the columns as a table: "
+            f"by=data[[{', '.join(map(repr, recipe.grouping.columns))}, {asked}]]"
         )
     return table
 

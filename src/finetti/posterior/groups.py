@@ -77,7 +77,7 @@ def factor_index(inference: Inference, name: str) -> int:
 
 def group_table(fit: Fit, name: str, probs: npt.ArrayLike) -> pd.DataFrame:
     """One row per level and coefficient; see `Fit.groups`."""
-    from finetti.posterior.moments import group_nodes
+    from finetti.posterior.moments import group_nodes, group_quantiles
 
     p = check_probs(probs)
     inference = fit.inference
@@ -86,7 +86,7 @@ def group_table(fit: Fit, name: str, probs: npt.ArrayLike) -> pd.DataFrame:
     at = group_nodes(fit, name)
     centre = np.tensordot(at.w, at.mean, axes=1)
     sd = np.sqrt(np.tensordot(at.w, at.variance + (at.mean - centre) ** 2, axes=1))
-    quantiles = node_quantiles(inference, at.w, at.mean, at.variance, p)
+    quantiles = group_quantiles(fit, name, p)
     frame = {
         "level": np.repeat(np.array(factor.levels, dtype=object), q),
         "coefficient": np.tile(np.array(factor.coefficients, dtype=object), J),

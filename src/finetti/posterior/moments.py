@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from finetti.inference.conditional import GaussianConditional
 from finetti.posterior.companions import memory
-from finetti.posterior.groups import factor_index, representative_nodes, whole_replicates
+from finetti.posterior.groups import factor_index, node_quantiles, representative_nodes, whole_replicates
+from finetti.posterior.summary import check_probs, summarise
 
 if TYPE_CHECKING:
     from finetti.inference.infer import Inference
     from finetti.posterior.fit import Fit
 
-__all__ = ["GroupNodes", "group_nodes"]
+__all__ = ["GroupNodes", "group_nodes", "group_quantiles", "summary_table"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -73,6 +75,28 @@ def group_nodes(fit: Fit, name: str) -> GroupNodes:
         if found.mean.size <= MOST_KEPT:
             kept["group_nodes", other] = found
     return made[name]
+
+
+def group_quantiles(fit: Fit, name: str, probs: npt.ArrayLike) -> Floats:
+    """Quantiles (J, q, P) of a factor's coefficients; each is found once and remembered with the moments."""
+    at, p = group_nodes(fit, name), np.atleast_1d(np.asarray(probs, dtype=float))
+    found: dict[float, Floats] = {}
+    if ("group_nodes", name) in (kept := memory(fit)):
+        found = kept.setdefault(("group_quantiles", name), found)  # type: ignore[assignment]
+    new = np.array([x for x in dict.fromkeys(p.tolist()) if x not in found])
+    if new.size:
+        values = node_quantiles(fit.inference, at.w, at.mean, at.variance, new)
+        found.update({x: values[..., i] for i, x in enumerate(new.tolist())})
+    return np.stack([found[x] for x in p.tolist()], axis=-1)
+
+
+def summary_table(fit: Fit, probs: npt.ArrayLike) -> pd.DataFrame:
+    """Return the summary of a fit, computed once for the same probabilities."""
+    kept = memory(fit)
+    key = ("summary", tuple(check_probs(probs).tolist()))
+    if key not in kept:
+        kept[key] = summarise(fit.inference, probs)
+    return kept[key].copy()  # type: ignore[attr-defined]
 
 
 def _group_nodes(inference: Inference, names: list[str], size: int) -> dict[str, GroupNodes]:

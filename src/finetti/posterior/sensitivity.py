@@ -44,7 +44,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sensitivity:
     """How far the posterior depends on prior and likelihood. Made by `Fit.sensitivity`.
 
@@ -80,6 +80,8 @@ class Sensitivity:
                 lines += ["", "Shift of the median under other hyperpriors, in posterior sds", ""]
                 lines.append(shifts.to_string(float_format=lambda v: f"{v:.2f}"))
         return "\n".join([*lines, "", *self.advice, *self.notes])
+
+    __repr__ = __str__
 
 
 def _shifts(alternatives: pd.DataFrame) -> pd.DataFrame:

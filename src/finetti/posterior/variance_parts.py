@@ -16,8 +16,7 @@ from scipy.special import ndtri
 
 from finetti.inference.sampled import SampledConditional
 from finetti.posterior.mixtures import mixture_quantiles
-from finetti.posterior.moments import group_nodes
-from finetti.posterior.summary import summarise
+from finetti.posterior.moments import group_nodes, group_quantiles, summary_table
 
 if TYPE_CHECKING:
     from finetti.posterior.fit import Fit
@@ -41,14 +40,17 @@ class Parts:
     length: Floats
 
 
-def _split(fit: Fit, theta: Floats, w: Floats, mean: Floats, variance: Floats) -> Parts:
-    """Parts over nodes theta (S, d) with weights w (S,), of moments (S, m)."""
+def _split(
+    fit: Fit, theta: Floats, w: Floats, mean: Floats, variance: Floats, quantiles: Floats | None = None
+) -> Parts:
+    """Parts over nodes theta (S, d) with weights w (S,), of moments (S, m); `quantiles` (m, 2) if known already."""
     variance = np.where(np.isnan(mean), np.nan, variance)
     given = w @ variance
     between = w @ (mean - w @ mean) ** 2
     if w.size == 1:
         return Parts(given, between, _normal_length(given))
-    quantiles = mixture_quantiles(w, mean, variance, PROBS)
+    if quantiles is None:
+        quantiles = mixture_quantiles(w, mean, variance, PROBS)
     length = quantiles[:, 1] - quantiles[:, 0]
     explored = explored_coefficients(fit)
     if explored:
@@ -105,7 +107,8 @@ def group_parts(fit: Fit, name: str) -> Parts:
     if not isinstance(conditional, SampledConditional):
         at = group_nodes(fit, name)
         S, nodes = at.w.size, fit.inference.hyper.theta[at.nodes]
-        return _split(fit, nodes, at.w, at.mean.reshape(S, -1), at.variance.reshape(S, -1))
+        ends = None if S == 1 else group_quantiles(fit, name, PROBS).reshape(-1, 2)
+        return _split(fit, nodes, at.w, at.mean.reshape(S, -1), at.variance.reshape(S, -1), ends)
     theta = _some_draws(fit, conditional)
     means, variances = [], []
     for batch in conditional.exact.groups(name, theta):
@@ -128,7 +131,7 @@ def population_parts(fit: Fit) -> Parts:
     if (
         explored_coefficients(fit) and inference.sampled is None
     ):  # the summary of these has less Monte Carlo error than the nodes
-        table = summarise(inference, PROBS)[: mean.shape[1]]
+        table = summary_table(fit, PROBS)[: mean.shape[1]]
         total = parts.given + parts.between
         with np.errstate(invalid="ignore"):
             scale = np.where(total > 0.0, table["sd"].to_numpy() ** 2 / total, 1.0)

@@ -190,7 +190,10 @@ def _message(rows: pd.DataFrame, prob: float, chosen: str | None) -> tuple[str, 
     short = pair[falls_short(pair)]
     if short.empty:
         ends = _range(pd.concat([pair["coverage"], pair["coverage_full"]]))
-        return f"Empirical and full Bayes both hold the {promise} they promise ({ends})", subtitle
+        return (
+            f"Empirical and full Bayes both hold the {promise} they promise, within simulation error ({ends})",
+            subtitle,
+        )
     worst = short.iloc[int(np.argmax(short["coverage_full"] - short["coverage"]))]
     where = f"of {worst['quantity']}"
     if "groups" in rows:

@@ -10,6 +10,7 @@ from scipy.special import ndtri
 
 from finetti.errors import FinettiError
 from finetti.posterior.exchangeability import Exchangeability
+from finetti.posterior.group_columns import ERROR, ORDER, SIZE
 from finetti.posterior.parent_check import pit_limits
 from finetti.show import style as st
 from finetti.show.numbers import plural
@@ -116,7 +117,9 @@ def _message(found: Exchangeability, alone: bool = False) -> tuple[str, str]:
     if not parts and (found.calibration["p_value"] <= found.level).any():
         parts.append(f"Together the {J} levels of {group} do not look like draws from one normal parent")
     title = ". ".join(parts) or f"Nothing speaks against exchangeable levels of {group}"
-    words = f"Dots: {plural(J, 'group')}, each against all others. Grey: where exchangeable groups are, 95 %."
+    words = f"Dots: {plural(J, 'group')}, each against all others."
+    if np.isfinite(found.calibration["pointwise_level"].to_numpy(float)).any():  # else too few groups for a band
+        words += " Grey: where exchangeable groups are, 95 %."
     if not alone and len(found.columns["p_value"].dropna()):
         words += " Lines: posterior slope with 90 % interval."
     return title, words
@@ -173,9 +176,12 @@ def _quantiles(ax: Axes, found: Exchangeability, coefficient: str) -> None:
 
 
 def _strongest(found: Exchangeability) -> list[dict[str, Any]]:
-    """Rows of `columns` to show: the informative ones, at least one, and as many as fill the rows of panels."""
-    table = found.columns[found.columns["p_value"].notna()].sort_values("p_value", kind="stable")
-    want = int(np.clip(table["informative"].sum(), 1, MOST_COLUMNS))
+    """Rows of `columns` to show: the informative ones, then those asked for, and as many as fill the rows of panels."""
+    table = found.columns[found.columns["p_value"].notna()]
+    asked = ~table["column"].isin([SIZE, ERROR, ORDER])
+    place = np.where(table["informative"], 0, np.where(asked, 1, 2))
+    table = table.iloc[np.lexsort((table["p_value"].to_numpy(float), place))]
+    want = int(np.clip(np.count_nonzero(place < 2), 1, MOST_COLUMNS))
     if (min(len(found.coefficients), MOST_QQ) + want) % 2:
         want += 1
     records: Any = table.head(want).to_dict("records")

@@ -231,6 +231,8 @@ def _message(rows: _Drawn) -> tuple[str, str]:
     if both.any():
         before, after = float(np.median(alone[both])), float(np.median(full[both]))
         verb = "narrows" if after < 0.98 * before else "hardly changes" if after < 1.02 * before else "widens"
+        if verb != "hardly changes" and number(before, places) == number(after, places):
+            places = None if places is None else places + 1
         lengths = f"{number(before, places)} to {number(after, places)}"
         title = f"Partial pooling {verb} the intervals {what}: median length {lengths}"
     elif np.isfinite(full).any():

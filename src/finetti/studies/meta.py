@@ -128,7 +128,7 @@ def restore(fit: Fit, extra: Mapping[str, Any]) -> Meta:
     return Meta(fit.inference, fit.n_draws, fit.seed, str(extra["effect_name"]), str(extra["se_name"]))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Meta(Fit):
     """The posterior of a meta-analysis: a `Fit` with the tables of the trade. Made by `finetti.meta`.
 
