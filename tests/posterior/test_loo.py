@@ -234,3 +234,13 @@ def test_the_error_of_the_sum_is_that_of_other_seeds() -> None:
     told = np.mean([s.mcse for s in scores])
     assert told / 2.5 < spread < 2.5 * told  # chi of 7 degrees of freedom: 1 in 1,000 beyond
     assert "Monte Carlo error of the sum" in str(scores[0])
+
+
+def test_groups_of_one_row_with_an_unknown_sigma() -> None:
+    """At a few nodes sigma is next to nothing, and a row's share of its own precision is lost in rounding."""
+    rng = np.random.default_rng(0)
+    fit = fi.fit("y ~ 1 + (1 | g)", {"y": rng.normal(size=30), "g": [f"g{i:02d}" for i in range(30)]})
+    rows, groups = fit.loo(), fit.logo()
+    np.testing.assert_allclose(rows.loo_i, groups.logo_i, atol=1e-3)
+    assert np.isfinite(rows.p_loo)
+    assert repr(rows) == str(rows)

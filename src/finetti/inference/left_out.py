@@ -41,6 +41,8 @@ Bools = npt.NDArray[np.bool_]
 LOG_2PI = float(np.log(2.0 * np.pi))
 # share of a row's precision that must come from elsewhere, to be told from rounding
 LEAST_LEFT = 1e-11
+# share of a row's own precision below which its score has lost its digits: sigma far below what the row's group varies
+LEAST_SHARE = 1e-8
 # a row whose leverage among columns without a prior is nearer to one than this determines a direction alone
 ALONE = 1e-9
 # multiplications per second along rows of a dense matrix; nominal, it only chooses between two ways
@@ -90,7 +92,7 @@ def rows_given_others(exact: GaussianConditional, theta: Floats) -> Iterator[tup
         w = exact._precisions(at)
         e = inner.basis.y - c.fit - at.fixed @ exact._given.T
         share = 1.0 - w * c.lev * at.sigma2[:, None]
-        share = np.where((share > LEAST_LEFT) & ~alone, share, np.nan)
+        share = np.where((share > LEAST_SHARE) & ~alone, share, np.nan)
         yield part, e / share, w * share, share
 
 

@@ -42,6 +42,8 @@ MOST_DRAWS = 1000
 MOST_SECONDS, FEWEST = 30.0, 48
 # nodes that do where many parts are left out; their error is told by the replicates
 ENOUGH, MANY_VALUES = 1024, 1e5
+# weight of nodes at which a part's density is not known, up to which the others answer for them
+NEGLIGIBLE = 1e-3
 # Monte Carlo error of a score beyond which it is computed anew, if a node costs nominally less than this
 LARGE_ERROR, CHEAP = 0.03, 1e-3
 # a log density whose quadratic misses its nodes by no more than this (rms) is carried to the others; to how many sds
@@ -171,7 +173,9 @@ def _leave(
     theta, w, replicate = exact_nodes(fit, m, cost)
     density = at(theta)
     dead = np.isneginf(density).all(axis=0)  # an unpooled group: nothing is known of it
-    open_ = ~np.isfinite(density[w > 1e-12]).all(axis=0)
+    # a node without an answer has lost its digits, where sigma is next to nothing; if it matters, so has the part
+    known = np.isfinite(density)
+    open_ = w @ ~known > NEGLIGIBLE
     if proper is not None:
         open_ |= ~proper
     single = theta.shape[0] == 1
@@ -179,7 +183,7 @@ def _leave(
         log_w, k = np.zeros((1, m)), np.full(m, -np.inf)
     else:
         log_w, k = smooth_ratios(np.log(w), -density)
-    elpd = log_sum_exp((log_w + np.where(np.isneginf(density), -np.inf, density)).T)
+    elpd = log_sum_exp((log_w + np.where(known, density, -np.inf)).T)
     elpd = np.where(dead, -np.inf, np.where(open_, np.nan, elpd))
     k = np.where(open_, np.nan, k)
     threshold = k_threshold(theta.shape[0]) if not single else np.inf
@@ -195,7 +199,7 @@ def _leave(
         wider = _replicates(w_all, replicate_all, density_all)
         each = np.where(smooth, wider, each) if wider.shape == each.shape else wider
         k, threshold = np.where(smooth, k_all, k), k_threshold(w_all.size)
-        plain = np.log(w)[:, None] - density
+        plain = np.log(w)[:, None] - np.where(known, density, np.inf)
         log_w = np.where(smooth, plain - log_sum_exp(plain.T), log_w)
     mcse = np.where(open_ | dead, np.nan, _error(each))
     refits: dict[int, tuple[Floats, Floats, Floats]] = {}

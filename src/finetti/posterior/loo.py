@@ -32,7 +32,7 @@ def _total(values: Floats) -> tuple[float, float]:
     return float(values.sum()), float(np.sqrt(values.size * np.var(values)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Loo:
     """Leave-one-row-out score of a fit; names are those of ArviZ's `ELPDData`.
 
@@ -101,8 +101,10 @@ class Loo:
             lines + _k_lines(self.pareto_k, self.good_k, self.refitted, self.failed, "row", self.notes, self.mcse)
         )
 
+    __repr__ = __str__
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Logo:
     """Leave-one-group-out score of a fit: how well a new group is predicted from the others.
 
@@ -154,6 +156,8 @@ class Logo:
         ]
         refitted, failed = self.refitted, self.failed
         return "\n".join(lines + _k_lines(self.pareto_k, self.good_k, refitted, failed, "group", self.notes, self.mcse))
+
+    __repr__ = __str__
 
 
 def _k_lines(
@@ -262,7 +266,7 @@ def _rows_in_sample(fit: Fit) -> Floats:
         for part, deviation, precision, share in rows_given_others(exact, theta):
             inside = precision / (share * (2.0 - share))  # 1 / (R + variance of the predictor)
             log_p[part] = 0.5 * (np.log(inside) - LOG_2PI - inside * (deviation * share) ** 2)
-    return log_sum_exp((log_p + np.log(w)[:, None]).T)
+    return log_sum_exp((np.where(np.isnan(log_p), -np.inf, log_p) + np.log(w)[:, None]).T)
 
 
 def logo(fit: Fit, name: str) -> Logo:

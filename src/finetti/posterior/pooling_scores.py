@@ -74,7 +74,7 @@ def pooling_scores(name: str, fits: dict[str, Fit | str]) -> tuple[pd.DataFrame,
         notes.append(
             f"{int(alone.sum()):,} of {alone.size:,} rows alone determine a coefficient of their group: without them "
             "no pooling says nothing about it, so that its loo is NaN"
-            + ("; `loo_shared` is about the other rows" if shared.any() else "")
+            + ("; loo_shared is about the other rows" if shared.any() else "")
         )
     for key, fit in made.items():
         mine = alone if key == "no_pooling" else np.zeros_like(alone)
