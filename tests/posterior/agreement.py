@@ -14,7 +14,8 @@ import finetti as fi
 from finetti.inference.convergence import chain_errors
 from finetti.inference.hyper import Settings
 from finetti.inference.infer import Inference, infer
-from finetti.posterior import groups
+from finetti.posterior import groups, moments
+from finetti.posterior.fit import Fit
 from finetti.posterior.groups import group_table
 from finetti.posterior.summary import summarise
 
@@ -73,7 +74,8 @@ def scores(nuts: Inference, exact: Inference) -> pd.Series:
     for f, A in zip(design.factors, nuts.conditional.population_maps, strict=True):
         with pytest.MonkeyPatch.context() as patch:  # all nodes: thinned ones would add an error of their own
             patch.setattr(groups, "MOST_NODES", 10**9)
-            rows = group_table(exact, f.name, PROBS)
+            patch.setattr(moments, "ENOUGH", 10**9)
+            rows = group_table(Fit(exact, 4000, 0), f.name, PROBS)
         whole = nuts.sampled.u[f.name] + (nuts.sampled.beta @ A.T)[:, None]
         q = len(f.coefficients)
         for i, row in rows.iterrows():

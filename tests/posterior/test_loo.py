@@ -204,7 +204,7 @@ def test_a_row_left_out_of_correlated_errors_knows_its_neighbour() -> None:
 
 
 def test_dear_nodes_carry_their_densities_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From 60 nodes, quadratic functions of theta give what 1,024 do; without them the error is several times larger."""
+    """From 60 nodes, quadratics in theta give what 1,024 nodes do; without them the error is several times larger."""
     from finetti.posterior import left_out
 
     data, formula = fi.datasets.load("penicillin"), "diameter ~ 1 + (1 | plate) + (1 | sample)"
