@@ -1,0 +1,359 @@
+"""`screen`: thousands of tests at once, as draws from a spike at zero and a slab, with the whole prior learned.
+
+    x_j | b_j ~ Normal(null_mean se_j + b_j, (null_sd se_j)^2)     or a t with df_j degrees of freedom
+    b_j = 0 with probability pi0, else b_j ~ slab, centred at 0 with standard deviation slab_sd
+
+The effects are integrated out test by test, in closed form or by quadrature; the two to four hyperparameters are
+explored on weighted nodes. No point estimate of pi0 is plugged in anywhere, and what is not known about the
+prior is in every row of the table.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from finetti.errors import DataError, FinettiError, FinettiWarning, ModelError, NotBuiltError, available
+from finetti.inference.hyper import HyperPosterior, Progress, explore, single_node
+from finetti.inference.spike_slab import Nodes, Observed, Slab, make_slab
+from finetti.inference.spike_slab_empirical import Estimate, maximise, maximise_mixture
+from finetti.inference.spike_slab_priors import NAMES, Hyper, resolve_priors
+from finetti.inference.spike_slab_target import ScreenTarget
+from finetti.model.densities import Beta, Fixed
+from finetti.model.priors import Prior
+from finetti.posterior.fit import PROBS
+from finetti.posterior.summary import check_probs, quantile_names
+from finetti.studies.screen_diagnostics import ScreenDiagnostics, diagnose
+from finetti.studies.screen_input import FEW, Screened, read_screen
+from finetti.studies.screen_nodes import few_nodes, null_probabilities, representative_tests
+from finetti.studies.screen_table import screen_table
+
+__all__ = ["Screen", "ScreenDiagnostics", "screen"]
+
+Floats = npt.NDArray[np.float64]
+
+NULLS, SLABS, METHODS = ("free", "theoretical"), ("normal", "laplace", "student_t", "mixture"), ("full", "empirical")
+
+
+def screen(
+    effect: Any,
+    se: Any = None,
+    *,
+    data: Any = None,
+    df: Any = None,
+    labels: Any = None,
+    null: str = "free",
+    slab: str = "normal",
+    priors: Mapping[str, Prior] | None = None,
+    by: Any = None,
+    method: str = "full",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Screen:
+    """Screen many tests: which effects are not null, how large are they, and how sure is that.
+
+    Parameters
+    ----------
+    effect : str or array_like of shape (n,)
+        Estimated effects, one per test: the name of a column of `data`, or values. Without `se` they are z-values.
+    se : str, float or array_like of shape (n,), optional
+        Their standard errors, in the units of the effect; all 1 by default.
+    data : table or path, optional
+        A pandas, polars or pyarrow table, anything else that narwhals reads eagerly, or the path of a CSV or Parquet
+        file.
+    df : str, float or array_like of shape (n,), optional
+        Degrees of freedom of the standard errors: the errors are then t-distributed. Infinite for normal ones.
+    labels : str or array_like of shape (n,), optional
+        Names of the tests: a column of `data`, or values. They become the index of `table`.
+    null : {"free", "theoretical"}
+        Whether the null is N(null_mean, null_sd^2) in standard errors, both learned (Efron's empirical null), or
+        N(0, 1).
+    slab : {"normal", "laplace", "student_t", "mixture"}
+        Distribution of the effects that are not null; `slab_sd` is its standard deviation. The t has 4 degrees of
+        freedom. A mixture of normals on a grid of standard deviations is fitted by ``method="empirical"`` only.
+    priors : mapping of str to prior, optional
+        Under ``"pi0"`` (default beta(10, 1)), ``"slab_sd"`` (log-normal, median 3 median standard errors),
+        ``"null_mean"`` and ``"null_sd"`` (t with 3 df around 0 and, in logs, around 1, between 0.2 and 5; in standard
+        errors). `fixed`
+        holds one at a value. Of a mixture, beta(a, b) gives the null the weight a of a Dirichlet(a, 1, ..., 1).
+    by : str or array_like, optional
+        A covariate of the tests; not built yet.
+    method : {"full", "empirical"}
+        Full Bayes, or maximum likelihood for the hyperparameters, which ignores hyperpriors and their uncertainty.
+    seed : int
+        Of the scrambled Sobol nodes.
+    progress : callable (stage, done, total), optional
+        Called now and then.
+
+    Returns
+    -------
+    Screen
+
+    Raises
+    ------
+    DataError, ModelError, PriorError
+        For input that cannot be a screen, and for priors that leave the posterior improper.
+
+    References
+    ----------
+    Efron (2008), Microarrays, empirical Bayes and the two-groups model, Statist. Sci. 23, 1-22.
+    Stephens (2017), False discovery rates: a new deal, Biostatistics 18, 275-294.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(1)
+    >>> effects = np.where(np.arange(500) < 50, rng.normal(0, 4, 500), 0.0)
+    >>> found = screen(effects + rng.normal(size=500), null="theoretical")
+    >>> found.hyper().loc["pi0", ["q5", "q50", "q95"]].round(2).tolist()
+    [0.87, 0.92, 0.95]
+    >>> int((found.table()["qvalue"] < 0.05).sum())
+    15
+    """
+    for name, value, options in (("null", null, NULLS), ("slab", slab, SLABS), ("method", method, METHODS)):
+        if value not in options:
+            raise ModelError(f"{name}={value!r} is unknown; {available(str(value), options)}")
+    if by is not None:
+        raise NotBuiltError("by= is part of the design, but covariates of the tests are not built yet; leave it out.")
+    if slab == "mixture" and method == "full":
+        raise NotBuiltError(
+            "slab='mixture' is fitted by method='empirical' only: the posterior of its weights is not built yet. Give "
+            "method='empirical', or slab='student_t' or 'laplace', which have heavy tails, too."
+        )
+    screened = read_screen(effect, se, data, df=df, labels=labels)
+    resolved = resolve_priors(priors, null, float(np.median(screened.se)))
+    tests = Observed.of(screened.effect, screened.se, screened.df)
+    if np.ptp(tests.z) == 0.0 and not isinstance(resolved["null_sd"], Fixed):
+        raise DataError(
+            f"All {tests.n} effects are the same number of standard errors ({tests.z[0]:g}), so that a null learned "
+            "from them would have no width. Check the input, or give null='theoretical'."
+        )
+    start = time.perf_counter()
+    found: tuple[HyperPosterior, Slab, Estimate | None]
+    if method == "empirical":
+        found = _estimate(tests, slab, resolved)
+    else:
+        target = ScreenTarget(tests, make_slab(slab), Hyper(resolved, float(np.median(screened.se))))
+        if target.names:
+            posterior = explore(target, seed, progress=progress)
+        else:
+            theta = np.zeros((1, 0))
+            posterior = single_node((), theta, (), float(target.log_density(theta)[0][0]))
+        found = posterior, target.slab, None
+    posterior, used, estimate = found
+    seconds = time.perf_counter() - start
+    out = Screen(screened, tests, posterior, used, estimate, resolved, null, method, seed, seconds)
+    if screened.n < FEW:
+        warnings.warn(out.diagnostics.warnings[-1], FinettiWarning, stacklevel=2)
+    return out
+
+
+def _estimate(tests: Observed, slab: str, priors: dict[str, Prior]) -> tuple[HyperPosterior, Slab, Estimate]:
+    if slab == "mixture":
+        share = priors["pi0"]
+        if not isinstance(share, Beta) or share.a < 1.0 or isinstance(priors["slab_sd"], Fixed):
+            raise ModelError(
+                f"slab='mixture' takes priors={{'pi0': fi.beta(a, 1)}} with a of at least 1, the Dirichlet weight of "
+                f"the null (1 for maximum likelihood), and none on slab_sd held at a value; given {share} and "
+                f"{priors['slab_sd']}."
+            )
+        estimate = maximise_mixture(tests, priors, share.a)
+    else:
+        estimate = maximise(tests, make_slab(slab), priors)
+    point = single_node((), np.zeros((1, 0)), (), estimate.log_likelihood)
+    return point, estimate.slab, estimate
+
+
+@dataclass(frozen=True, eq=False)
+class Screen:
+    """The posterior of a screen. Made by `finetti.screen`.
+
+    Attributes
+    ----------
+    screened : the tests as given
+    tests, slab : the sampling model in the solver's terms
+    posterior : weighted nodes of the hyperparameters (one node where they are estimated or held)
+    estimate : of maximum likelihood; None under full Bayes
+    priors : of all four hyperparameters, `fixed` where held
+    null, method, seed : as asked for
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = screen(np.linspace(-4, 4, 40), method="empirical", null="theoretical")
+    >>> found
+    <Screen of 40 tests: normal slab, theoretical null, empirical>
+    >>> list(found.table().columns[:7])
+    ['effect', 'se', 'mean', 'sd', 'q5', 'q50', 'q95']
+    """
+
+    screened: Screened
+    tests: Observed
+    posterior: HyperPosterior
+    slab: Slab
+    estimate: Estimate | None
+    priors: dict[str, Prior]
+    null: str
+    method: str
+    seed: int
+    seconds: float
+
+    # --- what was learned of all tests together -------------------------------------------------------
+
+    @property
+    def n_tests(self) -> int:
+        """Number of tests."""
+        return self.screened.n
+
+    @cached_property
+    def _hyper(self) -> Hyper:
+        return Hyper(self.priors, float(np.median(self.screened.se)))
+
+    @property
+    def log_likelihood(self) -> float:
+        """Maximised log p(x | hyperparameters), natural logarithm, in units of the effect.
+
+        Raises
+        ------
+        FinettiError
+            Under full Bayes, where nothing is maximised; `log_evidence` is its counterpart.
+        """
+        if self.estimate is None:
+            raise FinettiError(
+                "log_likelihood is the maximised one, of method='empirical'; this screen averages over its "
+                "hyperparameters: see log_evidence"
+            )
+        return self.estimate.log_likelihood
+
+    @property
+    def log_evidence(self) -> float:
+        """Log p(x), hyperparameters integrated out; full Bayes only.
+
+        Raises
+        ------
+        FinettiError
+            Under ``method="empirical"``, which has no hyperpriors.
+        """
+        if self.estimate is not None:
+            raise FinettiError("log_evidence needs hyperpriors, which method='empirical' ignores; see log_likelihood")
+        return self.posterior.log_evidence
+
+    def hyper(self, probs: npt.ArrayLike = PROBS) -> pd.DataFrame:
+        """The hyperparameters.
+
+        Parameters
+        ----------
+        probs : sequence of float, optional
+            Probabilities of the quantiles.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Index `pi0`, `slab_sd` (in units of the effect), `null_mean`, `null_sd` (in standard errors); columns
+            `mean`, `sd`, quantiles, `ess` and `mcse`. A hyperparameter that is held, or estimated by
+            ``method="empirical"``, has its value in `mean` and the quantiles, and sd 0.
+        """
+        p = check_probs(probs)
+        columns = ["mean", "sd", *quantile_names(p), "ess", "mcse"]
+        if self.estimate is not None:
+            rows = {name: _held(value, p) for name, value in self.estimate.values.items()}
+        else:
+            rows = self._rows(p)
+        table = pd.DataFrame([rows[n] for n in NAMES], index=pd.Index(NAMES, name="parameter"), columns=columns)
+        return self._marked(table)
+
+    def _rows(self, p: Floats) -> dict[str, list[float]]:
+        hyper, posterior = self._hyper, self.posterior
+        natural, plain = hyper.natural(posterior.theta), hyper.plain(posterior.theta)
+        dense = None if posterior.surrogate is None else posterior.surrogate.theta
+        natural_dense = None if dense is None else hyper.natural(dense)
+        further = None if dense is None else hyper.plain(dense)
+        rows = {}
+        for name in NAMES:
+            if name not in hyper.names:
+                rows[name] = _held(float(natural[name][0]), p)
+                continue
+            k = hyper.names.index(name)
+            more = None if natural_dense is None else natural_dense[name][:, None]
+            mean, sd, error, _ = (float(a[0]) for a in posterior.weighted.moments(natural[name][:, None], more))
+            # quantiles in the unconstrained coordinate, where a correction cannot leave the parameter's range
+            quantiles, _ = posterior.weighted.quantiles(plain[:, [k]], None if further is None else further[:, [k]], p)
+            order = np.argsort(p)
+            q = quantiles[:, 0]
+            q[order] = np.maximum.accumulate(q[order])
+            values = hyper.coordinates[name].natural(q)
+            ess = (sd / error) ** 2 if error > 1e-8 * sd else np.nan
+            rows[name] = [mean, sd, *values, ess, error]
+        return rows
+
+    @cached_property
+    def nodes(self) -> tuple[Nodes, Floats]:
+        """At most 32 nodes that stand for the posterior of the hyperparameters, and their weights: `screen_nodes`."""
+        if self.estimate is not None:
+            return self.estimate.nodes, np.ones(1)
+        hyper, some = self._hyper, representative_tests(self.tests, len(self._hyper.names))
+
+        def nulls(theta: Floats) -> Floats:
+            return null_probabilities(some, self.slab, hyper.nodes(theta))
+
+        theta, weights = few_nodes(self.posterior, nulls, some.n)
+        return hyper.nodes(theta), weights
+
+    @cached_property
+    def diagnostics(self) -> ScreenDiagnostics:
+        """How the posterior was computed and whether it passed its checks."""
+        return diagnose(self)
+
+    # --- what was learned of each test ----------------------------------------------------------------
+
+    def table(self, probs: npt.ArrayLike = PROBS) -> pd.DataFrame:
+        """Every test: its effect after shrinkage, how likely it is null, and how sure that is.
+
+        Parameters
+        ----------
+        probs : sequence of float, optional
+            Probabilities of the quantiles.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per test in the order of the data, indexed by its label. `effect` and `se` as given; `mean`, `sd`
+            and quantiles of the true effect b, its point mass at 0 included; `prob_null`, the probability that it is 0
+            (local false discovery rate); `lfsr`, that it has not the sign it seems to have, 0 counted as wrong (local
+            false sign rate); `qvalue` and `svalue`, the means of either over all tests at least as convincing;
+            `prob_null_sd` and `mean_hyper_sd`, how far `prob_null` and `mean` vary over what is believed of the
+            hyperparameters (standard deviations over nodes; 0 under ``method="empirical"``, which knows of none).
+        """
+        p = check_probs(probs)
+        nodes, weights = self.nodes
+        return self._marked(screen_table(self.screened, self.tests, self.slab, nodes, weights, p))
+
+    def _marked(self, table: Any) -> Any:
+        """The table; if the screen failed its own checks, with a warning given and attached."""
+        if not self.diagnostics.ok:
+            text = f"this screen failed its own checks: {self.diagnostics.warnings[0]}"
+            table.attrs["warning"] = text
+            warnings.warn(text, FinettiWarning, stacklevel=3)
+        return table
+
+    def __repr__(self) -> str:
+        return f"<Screen of {self.n_tests:,} tests: {self.slab.name} slab, {self.null} null, {self.method}>"
+
+    def __str__(self) -> str:
+        head = [repr(self)[1:-1]] if self.diagnostics.ok else [f"{repr(self)[1:-1]}. IT FAILED ITS OWN CHECKS"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FinettiWarning)
+            text = self.hyper().to_string(float_format=lambda v: f"{v:.4g}")
+        return "\n".join([*head, "", text, "", *self.diagnostics.lines()])
+
+
+def _held(value: float, p: Floats) -> list[float]:
+    return [value, 0.0, *([value] * p.size), np.nan, 0.0]

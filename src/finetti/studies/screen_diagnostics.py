@@ -1,0 +1,116 @@
+"""How a screen was computed, and whether it passed its own checks, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetti.inference.hyper import UPPER_90, Settings
+from finetti.studies.screen_input import FEW
+
+if TYPE_CHECKING:
+    from finetti.studies.screen import Screen
+
+__all__ = ["ScreenDiagnostics", "diagnose"]
+
+
+@dataclass(frozen=True)
+class ScreenDiagnostics:
+    """How a screen was computed, and whether it passed its own checks.
+
+    Attributes
+    ----------
+    method, ok : what was done, and whether every check passed
+    n_tests, n_nodes, n_modes : tests, hyperparameter nodes, modes found
+    effective_nodes : 1 / sum of squared weights
+    pareto_k, pareto_threshold : shape of the largest weights, and the most that is reliable
+    worst_mean_error, worst_quantile_error : upper 90 % bounds of the Monte Carlo error, in posterior sds
+    duality_gap : of a mixture: upper bound of what better weights would add to the log-likelihood; else 0
+    seconds : wall time of the inference
+    warnings : what the user should know, each with advice
+    """
+
+    method: str
+    ok: bool
+    n_tests: int
+    n_nodes: int
+    n_modes: int
+    effective_nodes: float
+    pareto_k: float
+    pareto_threshold: float
+    worst_mean_error: float
+    worst_quantile_error: float
+    duality_gap: float
+    seconds: float
+    warnings: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Sentences for print, report and command line; warnings last."""
+        if self.n_nodes == 1:
+            out = [f"Method: {self.method}; hyperparameters at one value."]
+            if self.duality_gap > 0.0:
+                out.append(f"Duality gap of the weights: {self.duality_gap:.1e} (no weights are better by more).")
+        else:
+            verdict = "reliable" if self.pareto_k < self.pareto_threshold else "NOT reliable"
+            out = [
+                f"Method: {self.method}. {self.n_nodes} hyperparameter nodes, worth {self.effective_nodes:.0f} "
+                f"independent draws; {self.n_modes} mode{'s' if self.n_modes > 1 else ''}.",
+                f"Pareto k of the weights: {self.pareto_k:.2f} ({verdict}; the limit is {self.pareto_threshold:.2f}).",
+                f"Monte Carlo error, in posterior sds: at most {self.worst_mean_error:.3f} for means and sds, "
+                f"{self.worst_quantile_error:.3f} for quantiles.",
+            ]
+        out.append("All checks passed." if self.ok else "CHECKS FAILED: do not rely on these numbers.")
+        return out + [f"Warning: {w}" for w in self.warnings]
+
+
+def diagnose(s: Screen) -> ScreenDiagnostics:
+    """Collect the facts of a screen."""
+    posterior, settings, told, ok = s.posterior, Settings(), [], True
+    mean_error = quantile_error = 0.0
+    if posterior.n_nodes > 1:
+        with np.errstate(all="ignore"):
+            worst = np.maximum(posterior.mean_mcse, posterior.sd_mcse)
+            mean_error = float(np.max(UPPER_90 * worst / posterior.sd))
+            quantile_error = float(np.max(UPPER_90 * posterior.quantile_mcse / posterior.sd))
+        if not posterior.pareto_k < posterior.threshold:
+            ok = False
+            told.append(
+                f"importance sampling failed its check (Pareto k {posterior.pareto_k:.2f}, limit "
+                f"{posterior.threshold:.2f}): the posterior of the hyperparameters has a shape that was not covered. "
+                "Use null='theoretical' or more informative priors"
+            )
+        if not posterior.met:
+            ok = False
+            told.append(
+                f"the Monte Carlo error is above its target (means and sds {mean_error:.3f} against "
+                f"{settings.mean_error}, quantiles {quantile_error:.3f} against {settings.quantile_error} posterior "
+                "sds). Use null='theoretical' or more informative priors"
+            )
+        if posterior.modes is not None and len(posterior.modes.theta) > 1:
+            told.append(
+                f"the posterior of the hyperparameters has {len(posterior.modes.theta)} modes; all were visited and "
+                "weighted"
+            )
+    if s.estimate is not None:
+        if not s.estimate.converged:
+            ok = False
+            told.append("the maximisation of the marginal likelihood did not converge")
+        if s.estimate.boundary:
+            told.append(
+                f"estimated at the edge of the possible values: {', '.join(s.estimate.boundary)}. Maximum likelihood "
+                "then claims a certainty that the data do not give; compare method='full'"
+            )
+        if s.slab.name == "mixture" and s.null == "free":
+            told.append("the null was estimated beside one normal slab and held for the mixture")
+    if s.n_tests < FEW:
+        told.append(
+            f"there are only {s.n_tests} tests: what is said of pi0 and the slab rests on the priors"
+            + ("" if s.method == "full" else ", and maximum likelihood has none; give method='full'")
+        )
+    return ScreenDiagnostics(
+        s.method, ok, s.n_tests, posterior.n_nodes, 1 if posterior.modes is None else len(posterior.modes.theta),
+        posterior.effective_nodes, posterior.pareto_k, posterior.threshold, mean_error, quantile_error,
+        s.estimate.gap if s.estimate is not None else 0.0, s.seconds, tuple(told),
+    )  # fmt: skip

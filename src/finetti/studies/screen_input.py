@@ -1,0 +1,147 @@
+"""What a screen is given, as arrays: an effect, a standard error, degrees of freedom and a label for every test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from finetti.data.columns import numbers
+from finetti.data.frames import Table, read
+from finetti.errors import DataError
+
+__all__ = ["FEW", "Screened", "read_screen"]
+
+Floats = npt.NDArray[np.float64]
+
+# tests below which the answer rests on the priors
+FEW = 20
+LARGEST = 1e100
+
+
+@dataclass(frozen=True, eq=False)
+class Screened:
+    """The tests as given.
+
+    effect, se, df : (n,), df infinite where the errors are normal
+    labels : index of the tables, named after its column
+    effect_name : what the user calls the effect
+    z_values : whether no standard errors were given, so that effects are z-values
+    """
+
+    effect: Floats
+    se: Floats
+    df: Floats
+    labels: pd.Index
+    effect_name: str
+    z_values: bool
+
+    @property
+    def n(self) -> int:
+        return int(self.effect.size)
+
+
+def read_screen(effect: Any, se: Any = None, data: Any = None, *, df: Any = None, labels: Any = None) -> Screened:
+    """Collect and check the input of `screen`; see there for the parameters.
+
+    Raises
+    ------
+    DataError
+
+    Examples
+    --------
+    >>> found = read_screen("z", data={"z": [0.1, 2.5], "gene": ["A", "B"]}, labels="gene")
+    >>> found.labels.tolist(), found.z_values
+    (['A', 'B'], True)
+    """
+    table = None if data is None else read(data)
+    x = _numbers(effect, table, "effect", "effect")
+    n = x.size
+    if n == 0:
+        raise DataError("There are no tests: effect is empty.")
+    _finite(x, "effect")
+    if float(np.max(np.abs(x))) > LARGEST:
+        raise DataError(
+            f"effect has values of size {np.max(np.abs(x)):.3g}; change its unit, so that it can be squared."
+        )
+    spread = np.ones(n) if se is None else _per_test(se, table, "se", n, table)
+    _finite(spread, "se")
+    bad = np.flatnonzero(spread <= 0.0)
+    if bad.size:
+        raise DataError(
+            f"A standard error must be above zero, but it is {spread[bad[0]]:g} in row {bad[0]} (counting from 0; "
+            f"{bad.size} such rows in all). Leave out tests without variation, or correct their standard errors."
+        )
+    # an infinite df is a normal error, and allowed
+    degrees = np.full(n, np.inf) if df is None else _per_test(df, table, "df", n, table)
+    _finite(np.where(np.isposinf(degrees), 1.0, degrees), "df")
+    bad = np.flatnonzero(degrees <= 0.0)
+    if bad.size:
+        raise DataError(
+            f"Degrees of freedom must be above zero, but df is {degrees[bad[0]]:g} in row {bad[0]} (counting from 0; "
+            f"{bad.size} such rows in all). Leave out those tests; of an infinite df the errors are normal."
+        )
+    if not np.any(x):
+        raise DataError(
+            "All effects are exactly zero, which no experiment yields; check that this is the right column "
+            f"({effect!r})."
+            if isinstance(effect, str)
+            else "All effects are exactly zero; check the input."
+        )
+    name = effect if isinstance(effect, str) else "effect"
+    return Screened(x, spread, degrees, _labels(labels, table, n), name, se is None)
+
+
+def _numbers(value: Any, table: Table | None, role: str, what: str) -> Floats:
+    """A numeric column by name, or values."""
+    if isinstance(value, str):
+        if table is None:
+            raise DataError(
+                f"{role}={value!r} names a column, but no table was given; add data= (a table, or the path of a file), "
+                f"or give the values of {role} themselves."
+            )
+        return np.ascontiguousarray(numbers(table.column(value), value, what), dtype=np.float64)
+    array = value if isinstance(value, (pd.Series, np.ndarray)) else np.asarray(value)
+    if np.ndim(array) != 1:
+        shape = "a single value" if np.ndim(array) == 0 else f"of shape {np.shape(array)}"
+        raise DataError(f"{role} must be a column name or one value per test, but it is {shape}.")
+    column = array.reset_index(drop=True) if isinstance(array, pd.Series) else pd.Series(np.asarray(array))
+    return np.ascontiguousarray(numbers(column, role, what), dtype=np.float64)
+
+
+def _per_test(value: Any, data: Table | None, role: str, n: int, table: Table | None) -> Floats:
+    """One number per test, from a column, values, or one number for all."""
+    if not isinstance(value, str) and np.ndim(value) == 0:
+        try:
+            return np.full(n, float(value))
+        except (TypeError, ValueError):
+            raise DataError(f"{role}={value!r} must be a column name, a number, or one value per test.") from None
+    out = _numbers(value, table, role, {"se": "standard error", "df": "degrees of freedom"}[role])
+    if out.size != n:
+        raise DataError(f"One {role} per test is expected, but there are {n} effects and {out.size} values of {role}.")
+    return out
+
+
+def _finite(values: Floats, role: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise DataError(
+            f"{role} is {values[bad[0]]:g} in row {bad[0]} (counting from 0); every test needs a finite value. Leave "
+            f"out such tests ({bad.size} in all), for example with data.dropna()."
+        )
+
+
+def _labels(labels: Any, table: Table | None, n: int) -> pd.Index:
+    if labels is None:
+        return pd.RangeIndex(n, name="test")
+    if isinstance(labels, str):
+        if table is None:
+            raise DataError(f"labels={labels!r} names a column, but no table was given; add data=, or give the labels.")
+        return pd.Index(table.column(labels), name=labels)
+    index = pd.Index(list(labels) if not isinstance(labels, (pd.Series, pd.Index)) else labels)
+    if len(index) != n:
+        raise DataError(f"One label per test is expected, but there are {n} effects and {len(index)} labels.")
+    return index.rename(index.name or "test")
