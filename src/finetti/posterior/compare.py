@@ -12,7 +12,7 @@ and they are proper, and not otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ import pandas as pd
 
 from finetti.errors import DataError, FinettiError, PriorError, available
 from finetti.posterior.fit import Fit
-from finetti.posterior.scores import Score, difference, score, total
+from finetti.posterior.scores import Score, difference, score, some, total
 from finetti.posterior.stacking import stacking_weights
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def _evidences(fits: dict[str, Fit], wanted: bool | None) -> tuple[dict[str, Evi
     if defaults:
         labels = list(dict.fromkeys(label for mine in defaults.values() for label in mine))
         out.append(
-            f"No evidence of {', '.join(defaults)}: finetti's default priors are in play, of {_some(labels)}, and the "
+            f"No evidence of {', '.join(defaults)}: finetti's default priors are in play, of {some(labels)}, and the "
             "ratio would depend on them as much as on the data. Give all priors yourself."
         )
     if wanted and out:
@@ -321,7 +321,7 @@ def _warnings(fits: dict[str, Fit], scores: dict[str, Score], group: str | None,
             out.append(f"{name} cannot predict {unknown:,} {what} from the others: no score, and no weight.")
         if one.bad:
             out.append(
-                f"{name}: Pareto k is too high for {_some(one.bad)}; do not trust its score. See what sets them apart."
+                f"{name}: Pareto k is too high for {some(one.bad)}; do not trust its score. See what sets them apart."
             )
         if not fits[name].diagnostics.ok:
             out.append(f"{name} failed its own checks: {fits[name].diagnostics.warnings[0]}")
@@ -329,7 +329,3 @@ def _warnings(fits: dict[str, Fit], scores: dict[str, Score], group: str | None,
     if lost:
         out.append(f"{lost:,} parts are predicted by no model; the weights are about the others.")
     return out
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -14,6 +14,7 @@ from finetti.inference.weights import log_sum_exp
 from finetti.posterior.companions import memory
 from finetti.posterior.groups import factor_index
 from finetti.posterior.left_out import LeftOut, exact_nodes, leave_groups, leave_rows
+from finetti.posterior.scores import some, total
 
 if TYPE_CHECKING:
     from finetti.posterior.fit import Fit
@@ -23,13 +24,6 @@ __all__ = ["Logo", "Loo", "logo", "loo"]
 Floats = npt.NDArray[np.float64]
 
 LOG_2PI = float(np.log(2.0 * np.pi))
-
-
-def _total(values: Floats) -> tuple[float, float]:
-    """Sum over parts, and its standard error from their spread; NaN where a part has no score."""
-    if not np.all(np.isfinite(values)):
-        return float(values.sum()), np.nan
-    return float(values.sum()), float(np.sqrt(values.size * np.var(values)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -180,7 +174,7 @@ def _k_lines(
         )
     if failed:
         lines.append(
-            f"*** {_count(failed, what)} could neither be reweighted nor refitted: {_some(failed)}. Their scores are "
+            f"*** {_count(failed, what)} could neither be reweighted nor refitted: {some(failed)}. Their scores are "
             "not to be trusted; look at what sets them apart (fit.exchangeability) ***"
         )
     return [*lines, *notes]
@@ -188,10 +182,6 @@ def _k_lines(
 
 def _count(items: tuple[Any, ...], what: str) -> str:
     return f"{len(items)} {what}{'s' if len(items) != 1 else ''}"
-
-
-def _some(items: tuple[Any, ...]) -> str:
-    return ", ".join(str(i) for i in items[:5]) + (", ..." if len(items) > 5 else "")
 
 
 def _notes(fit: Fit, left: LeftOut, what: str) -> tuple[str, ...]:
@@ -237,7 +227,7 @@ def loo(fit: Fit) -> Loo:
     (-30.8, False)
     """
     left = leave_rows(fit)
-    elpd, se = _total(left.elpd)
+    elpd, se = total(left.elpd)
     p = _in_sample(fit) - left.elpd
     return Loo(
         elpd, se, float(p.sum()), left.base.shape[0], left.elpd.size, left.elpd, left.pareto_k, left.threshold,
@@ -297,7 +287,7 @@ def logo(fit: Fit, name: str) -> Logo:
     """
     left = leave_groups(fit, name)
     factor = fit.model.design.factors[factor_index(fit.inference, name)]
-    elpd, se = _total(left.elpd)
+    elpd, se = total(left.elpd)
     names = np.array(left.levels, dtype=object)
     table = pd.DataFrame(
         {

@@ -32,7 +32,7 @@ from finetti.posterior.groups import factor_index, node_quantiles
 from finetti.posterior.mixtures import mixture_moments
 from finetti.posterior.moments import group_nodes
 from finetti.posterior.pooling_scores import ANALYSES, IN_WORDS, pooling_scores
-from finetti.posterior.scores import empirical
+from finetti.posterior.scores import empirical, some
 from finetti.posterior.summary import check_probs
 
 if TYPE_CHECKING:
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["ANALYSES", "About", "Pooling", "pooling"]
 
 Floats = npt.NDArray[np.float64]
-
-# levels that a note names
-NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -229,27 +226,23 @@ def _table_notes(key: str, fit: Fit, name: str, factor: Factor, mean: Floats) ->
         if unknown:
             out.append(
                 f"{words}: the rows of {len(unknown):,} of {len(factor.levels):,} levels of {name} do not determine "
-                f"{c}, NaN: {_some(unknown)}"
+                f"{c}, NaN: {some(unknown)}"
             )
     if key == "complete_pooling":
         maps = fit.inference.conditional.population_maps[factor_index(fit.inference, name)]
         fixed = [c for c, row in zip(factor.coefficients, maps, strict=True) if not row.any()]
         if fixed:
-            out.append(f"{words}: the population part has no {_some(fixed)}, which is then zero in every group")
+            out.append(f"{words}: the population part has no {some(fixed)}, which is then zero in every group")
     if empirical(fit) and fit.inference.estimate is not None:
         edge = [label for label in fit.inference.estimate.boundary if label.startswith(f"sd_{name}[")]
         if edge:
             out.append(
-                f"{words} estimates {_some(edge)} at exactly zero: all groups alike there, as under complete pooling, "
+                f"{words} estimates {some(edge)} at exactly zero: all groups alike there, as under complete pooling, "
                 "with no uncertainty about it"
             )
     if not fit.diagnostics.ok:
         out.append(f"{words}: this fit failed its own checks: {fit.diagnostics.warnings[0]}")
     return out
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 # --- scores --------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ hyperparameters have seen every part, estimates them anew without each (`finetti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,12 @@ from finetti.posterior.companions import memory
 if TYPE_CHECKING:
     from finetti.posterior.fit import Fit
 
-__all__ = ["Score", "difference", "empirical", "score", "total"]
+__all__ = ["Score", "difference", "empirical", "score", "some", "total"]
 
 Floats = npt.NDArray[np.float64]
 
+# names that a sentence lists
+NAMED = 5
 # an error of an elpd that a note is about
 WORTH_A_WORD = 1e-3
 
@@ -100,3 +103,8 @@ def difference(best: Floats, other: Floats) -> tuple[float, float]:
     if not np.all(np.isfinite(best)):
         return np.nan, np.nan
     return total(best - other)
+
+
+def some(names: Sequence[Any]) -> str:
+    """The first few of many names, for a sentence."""
+    return ", ".join(str(name) for name in names[:NAMED]) + (", ..." if len(names) > NAMED else "")

@@ -17,6 +17,7 @@ from finetti.posterior.calibration import Calibration
 from finetti.posterior.calibration_table import ALARM
 from finetti.posterior.uniformity import ecdf_band
 from finetti.show import style as st
+from finetti.show.axes import figure_of
 from finetti.show.numbers import plural
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ def _calibration(result: Calibration, ax: Any, *, interactive: bool) -> Figure:
             )
         with st.style():
             _panels(axes, result, shown)
-        figure: Any = axes[0].figure.get_figure(root=True)
-        return figure
+        return figure_of(axes[0])
     columns = min(len(shown), 2 if len(shown) <= NARROW else 3)
     rows = -(-len(shown) // columns)
     title, subtitle = _title(result), _subtitle(result, len(shown))

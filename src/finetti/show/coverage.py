@@ -12,6 +12,7 @@ from finetti.errors import FinettiError, available
 from finetti.posterior.coverage_runs import EMPIRICAL, FULL
 from finetti.posterior.coverage_table import falls_short
 from finetti.show import style as st
+from finetti.show.axes import figure_of
 from finetti.show.numbers import plural
 
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ def _coverage(result: Any, quantity: str | None, ax: Any, *, interactive: bool) 
         axes = _given(ax, len(parts))
         with st.style():
             _draw(axes, parts, result.prob, by_groups)
-        figure: Any = axes[0].figure.get_figure(root=True)
-        return figure
+        return figure_of(axes[0])
     columns = min(len(parts), MOST_COLUMNS)
     lines = -(-len(parts) // columns)
     body = lines * PANEL if by_groups else 0.9 + 0.32 * rows["quantity"].nunique()

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from finetti.errors import FinettiError
 from finetti.posterior.exchangeability import Exchangeability
 from finetti.posterior.group_columns import ERROR, ORDER, SIZE
 from finetti.posterior.parent_check import pit_limits
 from finetti.show import style as st
+from finetti.show.axes import checked
 from finetti.show.numbers import plural
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def exchangeability(fit: Any, group: str | None = None, by: Any = None, ax: Axes
     found = fit if isinstance(fit, Exchangeability) else fit.exchangeability(group, by)
     if ax is None:
         return _figure(found, interactive=True)
-    if not hasattr(ax, "transAxes"):
-        raise FinettiError(f"ax={ax!r} is not a matplotlib Axes; give one, as plt.subplots makes them, or none")
+    checked(ax)
     with st.style():
         _quantiles(ax, found, found.coefficients[0])
         st.finish(ax, *_message(found, alone=True))

@@ -6,10 +6,9 @@ nothing stays open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from finetti.errors import FinettiError
 from finetti.show import forest as forest_drawing
 from finetti.show import funnel as funnel_drawing
 from finetti.show import hyper as hyper_drawing
@@ -18,6 +17,7 @@ from finetti.show import predictive as check
 from finetti.show import shrinkage as drawing
 from finetti.show import study_forest
 from finetti.show import style as st
+from finetti.show.axes import figure_of, one, several
 from finetti.show.estimates import select
 from finetti.show.reading import is_meta
 from finetti.show.replicates import replicate
@@ -84,12 +84,12 @@ def shrinkage(fit: Any, group: str | None = None, coefficient: str | None = None
 
 def shrinkage_figure(fit: Any, group: str | None = None, coefficient: str | None = None) -> Figure:
     """Draw the figure of `shrinkage` outside pyplot."""
-    return _figure_of([_shrinkage(fit, group, coefficient, None, interactive=False)])
+    return figure_of(_shrinkage(fit, group, coefficient, None, interactive=False))
 
 
 def _shrinkage(fit: Any, group: str | None, coefficient: str | None, ax: Axes | None, *, interactive: bool) -> Axes:
     rows = select(fit, group, coefficient)
-    return _one(lambda a: drawing.draw(a, rows), drawing.size(rows), ax, interactive)
+    return one(lambda a: drawing.draw(a, rows), drawing.size(rows), ax, interactive)
 
 
 def forest(fit: Any, group: str | None = None, coefficient: str | None = None, ax: Axes | None = None) -> Axes:
@@ -129,26 +129,15 @@ def forest(fit: Any, group: str | None = None, coefficient: str | None = None, a
 
 def forest_figure(fit: Any, group: str | None = None, coefficient: str | None = None) -> Figure:
     """Draw the figure of `forest` outside pyplot."""
-    return _figure_of([_forest(fit, group, coefficient, None, interactive=False)])
+    return figure_of(_forest(fit, group, coefficient, None, interactive=False))
 
 
 def _forest(fit: Any, group: str | None, coefficient: str | None, ax: Axes | None, *, interactive: bool) -> Axes:
     if is_meta(fit) and group is None and coefficient is None:
         found = studies_of(fit, "forest")
-        return _one(lambda a: study_forest.draw(a, found), study_forest.size(found), ax, interactive)
+        return one(lambda a: study_forest.draw(a, found), study_forest.size(found), ax, interactive)
     rows = select(fit, group, coefficient, "forest")
-    return _one(lambda a: forest_drawing.draw(a, rows), forest_drawing.size(rows), ax, interactive)
-
-
-def _one(draw: Callable[[Axes], None], size: tuple[float, float], ax: Axes | None, interactive: bool) -> Axes:
-    """Draw in the Axes given, or in new ones of that height and width."""
-    if ax is None:
-        ax = st.figure(*size, interactive=interactive)[1]
-    elif not hasattr(ax, "transAxes"):
-        raise FinettiError(f"ax={ax!r} is not a matplotlib Axes; give one, as plt.subplots makes them, or none")
-    with st.style():
-        draw(ax)
-    return ax
+    return one(lambda a: forest_drawing.draw(a, rows), forest_drawing.size(rows), ax, interactive)
 
 
 def hyper(fit: Any, ax: Axes | Iterable[Axes] | None = None) -> Figure:
@@ -191,10 +180,10 @@ def hyper_figure(fit: Any) -> Figure:
 def _hyper(fit: Any, ax: Any, *, interactive: bool) -> Figure:
     panels = hyper_drawing.panels(fit)
     if ax is not None:
-        axes = _several(ax, "hyper")
+        axes = several(ax, "hyper")
         with st.style():
             hyper_drawing.draw(axes, panels)
-        return _figure_of(axes)
+        return figure_of(axes[0])
     rows, columns, height = hyper_drawing.size(panels)
     head = st.header_height(panels.title, panels.subtitle)
     fig, grid = st.panels(rows, columns, height + head, interactive=interactive)
@@ -241,13 +230,13 @@ def predictive(fit: Any, n: int = 50, ax: Axes | None = None) -> Axes:
     'effect'
     """
     found = replicate(fit, n)
-    return _one(lambda a: check.draw(a, found), (check.HEIGHT, st.WIDTH), ax, True)
+    return one(lambda a: check.draw(a, found), (check.HEIGHT, st.WIDTH), ax, True)
 
 
 def predictive_figure(fit: Any, n: int = 50) -> Figure:
     """Draw the figure of `predictive` outside pyplot."""
     found = replicate(fit, n)
-    return _figure_of([_one(lambda a: check.draw(a, found), (check.HEIGHT, st.WIDTH), None, False)])
+    return figure_of(one(lambda a: check.draw(a, found), (check.HEIGHT, st.WIDTH), None, False))
 
 
 def pairs(fit: Any, ax: Axes | Iterable[Axes] | None = None) -> Figure:
@@ -291,11 +280,11 @@ def _pairs(fit: Any, ax: Any, *, interactive: bool) -> Figure:
     found = pair_drawing.pairs(fit)
     k = len(found.shown)
     if ax is not None:
-        axes = _several(ax, "pairs")
+        axes = several(ax, "pairs")
         side = int(len(axes) ** 0.5)
         with st.style():
             pair_drawing.draw([axes[i * side : (i + 1) * side] for i in range(side)], found)
-        return _figure_of(axes)
+        return figure_of(axes[0])
     handles = found.handles
     head = st.header_height(found.title, found.subtitle, 1 if handles else 0)
     body = {1: 2.6, 2: 4.2, 3: 5.0}.get(k, 5.8)
@@ -337,23 +326,10 @@ def funnel(fit: Any, ax: Axes | None = None) -> Axes:
     'standard error (small at the top)'
     """
     found = studies_of(fit, "funnel")
-    return _one(lambda a: funnel_drawing.draw(a, found), (funnel_drawing.HEIGHT, st.WIDTH), ax, True)
+    return one(lambda a: funnel_drawing.draw(a, found), (funnel_drawing.HEIGHT, st.WIDTH), ax, True)
 
 
 def funnel_figure(fit: Any) -> Figure:
     """Draw the figure of `funnel` outside pyplot."""
     found = studies_of(fit, "funnel")
-    return _figure_of([_one(lambda a: funnel_drawing.draw(a, found), (funnel_drawing.HEIGHT, st.WIDTH), None, False)])
-
-
-def _several(ax: Any, name: str) -> list[Axes]:
-    """The Axes that a user gave: one, a list, or the array that `plt.subplots` returns."""
-    given = [ax] if not isinstance(ax, Iterable) else list(getattr(ax, "flat", ax))
-    if not given or not all(hasattr(a, "transAxes") for a in given):
-        raise FinettiError(f"plot.{name}: ax={ax!r} is neither matplotlib Axes nor a sequence of them")
-    return given
-
-
-def _figure_of(axes: list[Axes]) -> Figure:
-    figure: Any = axes[0].figure.get_figure(root=True)
-    return figure
+    return figure_of(one(lambda a: funnel_drawing.draw(a, found), (funnel_drawing.HEIGHT, st.WIDTH), None, False))

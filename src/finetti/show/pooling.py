@@ -10,6 +10,7 @@ import numpy as np
 from finetti.errors import FinettiError, available
 from finetti.posterior.pooling import Pooling
 from finetti.show import style as st
+from finetti.show.axes import figure_of, one
 from finetti.show.estimates import GroupRows, shortened
 from finetti.show.numbers import number, percent, plural, shared_decimals
 
@@ -78,19 +79,12 @@ def pooling(fit: Any, group: str | None = None, coefficient: str | None = None, 
 
 def pooling_figure(fit: Any, group: str | None = None, coefficient: str | None = None) -> Figure:
     """Draw the figure of `pooling` outside pyplot."""
-    figure: Any = _pooling(fit, group, coefficient, None, interactive=False).figure.get_figure(root=True)
-    return figure
+    return figure_of(_pooling(fit, group, coefficient, None, interactive=False))
 
 
 def _pooling(fit: Any, group: str | None, coefficient: str | None, ax: Axes | None, *, interactive: bool) -> Axes:
     rows = _select(fit, group, coefficient)
-    if ax is None:
-        ax = st.figure(*_size(rows), interactive=interactive)[1]
-    elif not hasattr(ax, "transAxes"):
-        raise FinettiError(f"ax={ax!r} is not a matplotlib Axes; give one, as plt.subplots makes them, or none")
-    with st.style():
-        _draw(ax, rows)
-    return ax
+    return one(lambda a: _draw(a, rows), _size(rows), ax, interactive)
 
 
 def _select(fit: Any, group: str | None, coefficient: str | None) -> _Drawn:

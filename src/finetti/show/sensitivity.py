@@ -17,6 +17,7 @@ from finetti.errors import FinettiError
 from finetti.posterior.alternatives import AS_FITTED
 from finetti.posterior.sensitivity import BOTH, CONFLICT, DATA, PRIOR, THRESHOLD, Sensitivity
 from finetti.show import style as st
+from finetti.show.axes import figure_of, several
 from finetti.show.numbers import plural
 
 if TYPE_CHECKING:
@@ -77,14 +78,14 @@ def _sensitivity(fit: Any, ax: Any, *, interactive: bool) -> Figure:
     shown = shown.loc[[label for label in table.index if label in shown.index]]  # in the order of `summary`
     names = _main(found.alternatives)
     if ax is not None:
-        axes = _given(ax)
+        axes = several(ax, "sensitivity")
         with st.style():
             _draw_sensitivities(axes[0], shown)
             for a, name, first in zip(axes[1:], names, [True] + [False] * len(names), strict=False):
                 _draw_alternatives(a, found.alternatives, name, first, 0.85 * st.points(a)[0])
             for a in axes:
                 st.plain(a)
-        return _figure_of(axes[0])
+        return figure_of(axes[0])
     n_alternatives = found.alternatives["alternative"].ne(AS_FITTED).sum() // max(
         found.alternatives["parameter"].nunique(), 1
     )
@@ -114,18 +115,6 @@ def _grid(heights: Sequence[float], below: int, head: float, interactive: bool) 
         grid[0, 0].remove()
         rows = fig.add_gridspec(2, below, height_ratios=heights)
         return fig, [fig.add_subplot(rows[0, :])] + [fig.add_subplot(rows[1, j]) for j in range(below)]
-
-
-def _given(ax: Any) -> list[Axes]:
-    axes = [ax] if not isinstance(ax, Iterable) else list(getattr(ax, "flat", ax))
-    if not axes or not all(hasattr(a, "transAxes") for a in axes):
-        raise FinettiError(f"plot.sensitivity: ax={ax!r} is neither matplotlib Axes nor a sequence of them")
-    return axes
-
-
-def _figure_of(ax: Axes) -> Figure:
-    figure: Any = ax.figure.get_figure(root=True)
-    return figure
 
 
 # --- words ------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from finetti.errors import FinettiError, available
 from finetti.show import style as st
+from finetti.show.axes import figure_of, one
 from finetti.show.forest import text_columns
 from finetti.show.nodes import response_of
 from finetti.show.numbers import percent
@@ -86,19 +87,12 @@ def uncertainty(fit: Any, group: str | None = None, coefficient: str | None = No
 
 def uncertainty_figure(fit: Any, group: str | None = None, coefficient: str | None = None) -> Figure:
     """Draw the figure of `uncertainty` outside pyplot."""
-    figure: Any = _uncertainty(fit, group, coefficient, None, interactive=False).figure.get_figure(root=True)
-    return figure
+    return figure_of(_uncertainty(fit, group, coefficient, None, interactive=False))
 
 
 def _uncertainty(fit: Any, group: str | None, coefficient: str | None, ax: Axes | None, *, interactive: bool) -> Axes:
     bars = _bars(fit, group, coefficient)
-    if ax is None:
-        ax = st.figure(HEAD + ROW * max(len(bars.level), 3), interactive=interactive)[1]
-    elif not hasattr(ax, "transAxes"):
-        raise FinettiError(f"ax={ax!r} is not a matplotlib Axes; give one, as plt.subplots makes them, or none")
-    with st.style():
-        _draw(ax, bars)
-    return ax
+    return one(lambda a: _draw(a, bars), (HEAD + ROW * max(len(bars.level), 3), st.WIDTH), ax, interactive)
 
 
 def _bars(fit: Any, group: str | None, coefficient: str | None) -> _Bars:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from finetti.errors import FinettiError
 from finetti.inference.weights import weighted_quantiles
 from finetti.show import style as st
+from finetti.show.axes import figure_of, one
 from finetti.show.estimates import GroupRows, select
 from finetti.show.numbers import number, percent, plural
 
@@ -96,19 +96,12 @@ def weights(fit: Any, group: str | None = None, coefficient: str | None = None, 
 
 def weights_figure(fit: Any, group: str | None = None, coefficient: str | None = None) -> Figure:
     """Draw the figure of `weights` outside pyplot."""
-    figure: Any = _weights(fit, group, coefficient, None, interactive=False).figure.get_figure(root=True)
-    return figure
+    return figure_of(_weights(fit, group, coefficient, None, interactive=False))
 
 
 def _weights(fit: Any, group: str | None, coefficient: str | None, ax: Axes | None, *, interactive: bool) -> Axes:
     picture = _picture(fit, group, coefficient)
-    if ax is None:
-        ax = st.figure(HEIGHT, interactive=interactive)[1]
-    elif not hasattr(ax, "transAxes"):
-        raise FinettiError(f"ax={ax!r} is not a matplotlib Axes; give one, as plt.subplots makes them, or none")
-    with st.style():
-        _draw(ax, picture)
-    return ax
+    return one(lambda a: _draw(a, picture), (HEIGHT, st.WIDTH), ax, interactive)
 
 
 # --- what is drawn -----------------------------------------------------------------------------------
