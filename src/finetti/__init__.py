@@ -25,9 +25,11 @@ __all__ = [
     "Meta",
     "Model",
     "ModelError",
+    "Moderated",
     "NotBuiltError",
     "PredictionError",
     "PriorError",
+    "Screen",
     "__version__",
     "beta",
     "calibrate",
@@ -48,7 +50,9 @@ __all__ = [
     "lkj",
     "load",
     "meta",
+    "moderate",
     "normal",
+    "screen",
     "student_t",
     "uniform",
     "uniform_shrinkage",
@@ -93,6 +97,8 @@ if TYPE_CHECKING:  # what a type checker and an editor see; the same names as _H
     from finetti.posterior.fit import Fit
     from finetti.posterior.store import load
     from finetti.studies.meta import Meta, meta
+    from finetti.studies.moderate import Moderated, moderate
+    from finetti.studies.screen import Screen, screen
 else:  # hidden from type checkers, to whom a module `__getattr__` would make every misspelt name valid
     _HOME = {
         "finetti.errors": (
@@ -111,6 +117,8 @@ else:  # hidden from type checkers, to whom a module `__getattr__` would make ev
         "finetti.posterior.fit": "Fit",
         "finetti.posterior.store": "load",
         "finetti.studies.meta": "Meta meta",
+        "finetti.studies.moderate": "Moderated moderate",
+        "finetti.studies.screen": "Screen screen",
     }
     _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

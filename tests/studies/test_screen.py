@@ -101,7 +101,7 @@ def test_the_table_of_few_nodes_is_that_of_all_nodes(slab: str) -> None:
         assert nodes.n <= 32 and weights.sum() == pytest.approx(1.0) and np.all(weights > 0.0)
         few = found.table()
         hyper = found.posterior
-        each = found._hyper.nodes(hyper.theta)
+        each = found.learned.hyper.nodes(hyper.theta)
         every = screen_table(found.screened, found.tests, found.slab, each, hyper.weights, PROBS)
         # the plain average over nodes has an error of its own
         noise = 4.0 * every["prob_null_sd"].max() / np.sqrt(hyper.effective_nodes)
@@ -111,7 +111,7 @@ def test_the_table_of_few_nodes_is_that_of_all_nodes(slab: str) -> None:
         assert np.abs((few["mean"] - every["mean"]) / se).max() < 0.03
         theta = hyper.weighted.moments(hyper.theta, None if hyper.surrogate is None else hyper.surrogate.theta)
         logs = np.log(nodes.tau[:, 0])
-        k = found._hyper.names.index("slab_sd")
+        k = found.learned.hyper.names.index("slab_sd")
         assert weights @ logs == pytest.approx(theta[0][k], abs=0.05 * theta[1][k])
         assert np.sqrt(weights @ (logs - weights @ logs) ** 2) == pytest.approx(theta[1][k], rel=0.08)
 
@@ -214,7 +214,7 @@ def test_simulation_based_calibration() -> None:
         found = screen(x + truth["null_sd"] * rng.normal(size=500), seed=i)
         hyper = found.posterior
         at, dense = (
-            None if theta is None else found._hyper.natural(theta)
+            None if theta is None else found.learned.hyper.natural(theta)
             for theta in (hyper.theta, None if hyper.surrogate is None else hyper.surrogate.theta)
         )
         for name in NAMES:
@@ -229,7 +229,7 @@ def test_pure_noise_is_called_null() -> None:
     for seed in range(3):
         found = screen(np.random.default_rng(seed).normal(size=1000), null="theoretical")
         hyper = found.posterior
-        share = float(hyper.weights @ (found._hyper.natural(hyper.theta)["pi0"] > 0.9))
+        share = float(hyper.weights @ (found.learned.hyper.natural(hyper.theta)["pi0"] > 0.9))
         assert share > 0.85
         assert found.table()["qvalue"].min() > 0.3
 

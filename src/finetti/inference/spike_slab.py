@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,21 +80,38 @@ def mixture_slab(weight: Floats, sd: Floats) -> tuple[Slab, float]:
 
 @dataclass(frozen=True, eq=False)
 class Nodes:
-    """Hyperparameters at S nodes for G groups: pi0, 1 - pi0, tau (S, G); null mean and sd in units of se (S,)."""
+    """Hyperparameters at S nodes for G groups: pi0, 1 - pi0, tau (S, G); null mean and sd in units of se (S,).
+
+    which : (S,) the set of standard errors that each node goes with, where there are several; else None
+    """
 
     pi0: Floats
     rest: Floats
     tau: Floats
     mu: Floats
     kappa: Floats
+    which: Ints | None = None
 
     @property
     def packed(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
         return self.pi0, self.rest, self.tau, self.mu, self.kappa
 
     @property
+    def layered(self) -> tuple[Floats, Floats, Floats, Floats, Floats, Ints]:
+        return *self.packed, np.zeros(self.n, np.int64) if self.which is None else self.which
+
+    @property
     def n(self) -> int:
         return int(self.mu.size)
+
+    @property
+    def n_groups(self) -> int:
+        return int(self.pi0.shape[1])
+
+    def take(self, rows: npt.NDArray[Any]) -> Nodes:
+        """Some of the nodes."""
+        pi0, rest, tau, mu, kappa = (np.ascontiguousarray(a[rows]) for a in self.packed)
+        return Nodes(pi0, rest, tau, mu, kappa, None if self.which is None else self.which[rows])
 
     @classmethod
     def of(cls, pi0: npt.ArrayLike, tau: npt.ArrayLike, mu: npt.ArrayLike, kappa: npt.ArrayLike) -> Nodes:
@@ -104,13 +122,18 @@ class Nodes:
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """What was observed: z = x / se and se, df (infinite for normal errors), groups, counts of equal tests, (n,)."""
+    """What was observed: z = x / se and se, df (infinite for normal errors), groups, counts of equal tests, (n,).
+
+    sets : se and df (K, n), where standard errors are uncertain and K sets stand for what is believed of them. A node
+        names its set (`Nodes.which`); `log_likelihood` and all that leads to the nodes see se and df alone.
+    """
 
     z: Floats
     se: Floats
     df: Floats
     group: Ints
     count: Floats
+    sets: tuple[Floats, Floats] | None = None
 
     @classmethod
     def of(cls, x: Floats, se: Floats, df: Floats | None = None) -> Observed:
@@ -154,6 +177,33 @@ class Observed:
     def packed(self) -> tuple[Floats, Floats, Ints, Floats, Ints, Floats, Floats, Floats]:
         g = self.grids
         return self.z, self.inv_se, self.group, self.count, g.band, g.half_df, g.log_weight, g.log_null
+
+    @cached_property
+    def layers(self) -> tuple[Any, tuple[Ints, Floats, Floats]]:
+        """Arrays (K, n) of every set of standard errors, K = 1 where there is one; and the grids of all.
+
+        z, se, group (n,), band, half_df, log_weight, log_null, as the kernels of `spike_slab_posterior` unpack them.
+        """
+        if self.sets is None:
+            se, df, g = self.se[None], self.df[None], self.grids
+        else:
+            se, df = self.sets
+            g = error_grids(df.ravel(), REACH * float(np.max(np.abs(self.z * self.se / se))) + 5.0)
+        z = self.z * self.se / se
+        each = (a.reshape(df.shape) for a in (g.band, g.half_df, g.log_weight, g.log_null))
+        return (z, se, self.group, *each), (g.ptr, g.v, g.fall)
+
+    def of_set(self, k: int) -> Observed:
+        """The same tests with the k-th set of standard errors alone."""
+        if self.sets is None:
+            return self
+        se, df = (np.ascontiguousarray(a[k]) for a in self.sets)
+        return Observed(self.z * self.se / se, se, df, self.group, self.count)
+
+    def take(self, rows: npt.NDArray[Any]) -> Observed:
+        """Some of the tests."""
+        sets = None if self.sets is None else tuple(np.ascontiguousarray(a[:, rows]) for a in self.sets)
+        return Observed(self.z[rows], self.se[rows], self.df[rows], self.group[rows], self.count[rows], sets)  # type: ignore[arg-type]
 
     @property
     def packed_grids(self) -> tuple[Ints, Floats, Floats]:

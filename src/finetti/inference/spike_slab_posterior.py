@@ -21,7 +21,7 @@ from finetti.inference.spike_slab_kernels import half_erfcx, laplace_side, log_n
 from finetti.linalg.jit import inner, kernel
 from finetti.linalg.system import over_chunks
 
-__all__ = ["COLUMNS", "effects"]
+__all__ = ["COLUMNS", "components", "effects"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -84,19 +84,63 @@ def _quantile(goal, sign, weight, mean, sd, n, cut):  # type: ignore[no-untyped-
     return t
 
 
+@inner()
+def components(e, rho, kind, c, w, v, fall, half_df, log_weight, term, shift, spread):  # type: ignore[no-untyped-def]
+    """The slab's posterior components, in units of the null's scale: their number, and the log of the slab's density.
+
+    term, shift, spread : filled with weights that sum to one, means, sds; of a Laplace slab positive sides come first
+    """
+    L, K = v.shape[0], w.shape[0]
+    half = 0.5 * e * e
+    top, total = -np.inf, 0.0
+    if kind == 1:
+        for i in range(L):
+            root = math.sqrt(v[i])
+            x, lam = e / root, 1.4142135623730951 * root / rho
+            base = log_weight - half_df * fall[i] + 0.9189385332046728 + math.log(0.5 * lam / root)
+            right, _, _ = laplace_side(x - lam, x)
+            left, _, _ = laplace_side(-x - lam, x)
+            term[i], shift[i], spread[i] = base + right, (x - lam) * root, root
+            term[L + i], shift[L + i], spread[L + i] = base + left, (x + lam) * root, root
+            top = max(top, base + right, base + left)
+        for i in range(2 * L):
+            term[i] = math.exp(term[i] - top)
+            total += term[i]
+        n = 2 * L
+    else:
+        rho2 = rho * rho
+        widest = rho2 * w[K - 1]
+        for i in range(L):
+            top = max(top, -half_df * fall[i] - half / (v[i] + widest))
+        for i in range(L):
+            base = -half_df * fall[i] - top
+            for k in range(K):
+                r = 1.0 / (v[i] + rho2 * w[k])
+                share = rho2 * w[k] * r
+                at = i * K + k
+                term[at] = c[k] * math.sqrt(r) * math.exp(base - half * r)
+                shift[at], spread[at] = share * e, math.sqrt(share * v[i])
+                total += term[at]
+        top += log_weight
+        n = L * K
+    for i in range(n):
+        term[i] /= total
+    return n, top + math.log(total)
+
+
 @kernel()
-def _effects(tests, se, grids, slab, nodes, node_weight, probs, first, last, out):  # type: ignore[no-untyped-def]
+def _effects(tests, grids, slab, nodes, node_weight, probs, first, last, out):  # type: ignore[no-untyped-def]
     """out[j]: the columns of `COLUMNS`, then the quantiles, in units of the effect."""
-    z, inv_se, group, _, band, half_df, log_weight, null_constant = tests
+    z, se, group, band, half_df, log_weight, null_constant = tests
     ptr, v, fall = grids
     kind, c, w = slab
-    p0, p1, tau, mu, kappa = nodes
+    p0, p1, tau, mu, kappa, which = nodes
     S, K, P = mu.shape[0], w.shape[0], probs.shape[0]
     most = 1
     for b in range(ptr.shape[0] - 1):
         most = max(most, ptr[b + 1] - ptr[b])
     most *= K
-    # of the components of one node, positive sides first where the slab is Laplace
+    # of the components of one node
     term, shift, spread = np.empty(2 * most), np.empty(2 * most), np.empty(2 * most)
     # of all nodes, those that count: on the negative side, and on the positive one
     below_w, below_m, below_s = np.empty(S * most), np.empty(S * most), np.empty(S * most)
@@ -104,65 +148,39 @@ def _effects(tests, se, grids, slab, nodes, node_weight, probs, first, last, out
     nulls, means = np.empty(S), np.empty(S)
     for j in range(first, last):
         g = group[j]
-        low, L = ptr[band[j]], ptr[band[j] + 1] - ptr[band[j]]
         mean = second = null = negative = positive = 0.0
         n_below = n_above = 0
         for s in range(S):
-            unit = kappa[s] * se[j]
-            e = (z[j] - mu[s]) / kappa[s]
-            rho = tau[s, g] * inv_se[j] / kappa[s]
-            l0, _ = log_null(e, half_df[j], null_constant[j])
+            a = which[s]
+            low, high = ptr[band[a, j]], ptr[band[a, j] + 1]
+            unit = kappa[s] * se[a, j]
+            e = (z[a, j] - mu[s]) / kappa[s]
+            rho = tau[s, g] / unit
+            l0, _ = log_null(e, half_df[a, j], null_constant[a, j])
             nulls[s], means[s] = 1.0, 0.0
             if rho > 0.0 and p1[s, g] > 0.0:
-                half = 0.5 * e * e
-                top, total = -np.inf, 0.0
-                if kind == 1:
-                    for i in range(L):
-                        root = math.sqrt(v[low + i])
-                        x, lam = e / root, 1.4142135623730951 * root / rho
-                        base = log_weight[j] - half_df[j] * fall[low + i] + 0.9189385332046728
-                        base += math.log(0.5 * lam / root)
-                        right, _, _ = laplace_side(x - lam, x)
-                        left, _, _ = laplace_side(-x - lam, x)
-                        term[i], shift[i], spread[i] = base + right, (x - lam) * root, root
-                        term[L + i], shift[L + i], spread[L + i] = base + left, (x + lam) * root, root
-                        top = max(top, base + right, base + left)
-                    for i in range(2 * L):
-                        term[i] = math.exp(term[i] - top)
-                        total += term[i]
-                else:
-                    widest = rho * rho * w[K - 1]
-                    for i in range(L):
-                        top = max(top, -half_df[j] * fall[low + i] - half / (v[low + i] + widest))
-                    for i in range(L):
-                        base = -half_df[j] * fall[low + i] - top
-                        for k in range(K):
-                            r = 1.0 / (v[low + i] + rho * rho * w[k])
-                            share = rho * rho * w[k] * r
-                            at = i * K + k
-                            term[at] = c[k] * math.sqrt(r) * math.exp(base - half * r)
-                            shift[at], spread[at] = share * e, math.sqrt(share * v[low + i])
-                            total += term[at]
-                    top += log_weight[j]
-                l1 = top + math.log(total)
+                n, l1 = components(
+                    e, rho, kind, c, w, v[low:high], fall[low:high], half_df[a, j], log_weight[a, j], term, shift,
+                    spread,
+                )  # fmt: skip
                 _, at_zero, not_zero = mixed(p0[s, g], l0, p1[s, g], l1)
                 nulls[s] = at_zero / (at_zero + not_zero)
-                rest = not_zero / (at_zero + not_zero) * node_weight[s] / total
+                rest = not_zero / (at_zero + not_zero) * node_weight[s, g]
                 here = 0.0
                 # of many components those that matter; of few all, so that a probability of 1e-30 is not shown as 0
-                least = 0.0 if L * K == 1 else NEGLIGIBLE * 1e-6
-                for i in range(2 * L if kind == 1 else L * K):
+                least = 0.0 if n == 1 else rest * NEGLIGIBLE * 1e-6
+                for i in range(n):
                     weight = rest * term[i]
-                    if weight < least:
+                    if weight <= least:
                         continue
                     if kind == 1:
-                        side = 1.0 if i < L else -1.0
+                        side = 1.0 if 2 * i < n else -1.0
                         y = side * shift[i] / spread[i]
                         _, one, two = laplace_side(y, y)
                         here += weight * side * one * spread[i] * unit
                         second += weight * two * (spread[i] * unit) ** 2
-                        up = weight if i < L else 0.0
-                        down = 0.0 if i < L else weight
+                        up = weight if 2 * i < n else 0.0
+                        down = 0.0 if 2 * i < n else weight
                     else:
                         here += weight * shift[i] * unit
                         second += weight * (shift[i] ** 2 + spread[i] ** 2) * unit**2
@@ -173,24 +191,24 @@ def _effects(tests, se, grids, slab, nodes, node_weight, probs, first, last, out
                     positive += up
                     negative += down
                     if weight > NEGLIGIBLE and P > 0:
-                        if kind == 0 or i >= L:
+                        if kind == 0 or 2 * i >= n:
                             below_w[n_below], below_m[n_below] = weight, shift[i] * unit
                             below_s[n_below] = spread[i] * unit
                             n_below += 1
-                        if kind == 1 and i < L:
+                        if kind == 1 and 2 * i < n:
                             above_w[n_above], above_m[n_above] = weight, shift[i] * unit
                             above_s[n_above] = spread[i] * unit
                             n_above += 1
                 mean += here
-                means[s] = here / node_weight[s]
-            null += node_weight[s] * nulls[s]
+                means[s] = here / node_weight[s, g] if node_weight[s, g] > 0.0 else 0.0
+            null += node_weight[s, g] * nulls[s]
         row = out[j]
         row[0], row[1] = mean, math.sqrt(max(second - mean * mean, 0.0))
         row[2], row[3], row[4] = null, negative, positive
         null_var = mean_var = 0.0
         for s in range(S):
-            null_var += node_weight[s] * (nulls[s] - null) ** 2
-            mean_var += node_weight[s] * (means[s] - mean) ** 2
+            null_var += node_weight[s, g] * (nulls[s] - null) ** 2
+            mean_var += node_weight[s, g] * (means[s] - mean) ** 2
         row[5], row[6] = math.sqrt(null_var), math.sqrt(mean_var)
         for k in range(P):
             p = probs[k]
@@ -208,18 +226,17 @@ def _effects(tests, se, grids, slab, nodes, node_weight, probs, first, last, out
 def effects(tests: Observed, slab: Slab, nodes: Nodes, weights: Floats, probs: Floats) -> Floats:
     """Posterior of every effect over weighted nodes: (n, 7 + P), the columns of `COLUMNS`, then quantiles at `probs`.
 
-    `prob_negative` and `prob_positive` leave out the point mass at 0; `prob_null_sd` and `mean_hyper_sd` are standard
-    deviations over the nodes.
+    `weights` are (S,), or (S, G) where every group of tests has its own. `prob_negative` and `prob_positive` leave out
+    the point mass at 0; `prob_null_sd` and `mean_hyper_sd` are standard deviations over the nodes.
     """
     out = np.empty((tests.n, len(COLUMNS) + probs.size))
-    keep = weights > 0.0
-    some = Nodes(*(np.ascontiguousarray(a[keep]) for a in nodes.packed))
-    w = weights[keep] / weights[keep].sum()
+    w = weights if weights.ndim == 2 else np.repeat(weights[:, None], nodes.n_groups, axis=1)
+    keep = np.flatnonzero(np.any(w > 0.0, axis=1))
+    some, w = nodes.take(keep), np.ascontiguousarray(w[keep] / w[keep].sum(axis=0))
+    layers, grids = tests.layers
 
     def work(part: slice) -> None:
-        _effects(
-            tests.packed, tests.se, tests.packed_grids, slab.packed, some.packed, w, probs, part.start, part.stop, out
-        )
+        _effects(layers, grids, slab.packed, some.layered, w, probs, part.start, part.stop, out)
 
     over_chunks(work, tests.n, grain=GRAIN)
     return out

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Plots", "draw", "report", "restore"]
+__all__ = ["Plots", "ScreenPlots", "draw", "report", "restore", "screen_report"]
 
 
 def draw(module: str, name: str, result: Any, **options: Any) -> Any:
@@ -20,6 +20,11 @@ def draw(module: str, name: str, result: Any, **options: Any) -> Any:
 def report(fit: Any, path: Any, **page: Any) -> Any:
     """Write the HTML report of a fit; see `finetti.show.report.write`."""
     return import_module("finetti.show.report").write(fit, path, **page)
+
+
+def screen_report(screen: Any, path: Any) -> Any:
+    """Write the HTML report of a screen; see `finetti.show.screen_report.write`."""
+    return import_module("finetti.show.screen_report").write(screen, path)
 
 
 def restore(study: str, fit: Any, extra: Any) -> Any:
@@ -112,3 +117,29 @@ class Plots:
         See `finetti.show.sensitivity.sensitivity`.
         """
         return self._draw("sensitivity", "sensitivity", ax=ax)
+
+
+@dataclass(frozen=True)
+class ScreenPlots:
+    """Figures of one screen, as `found.plot.volcano()`. Each returns the matplotlib Axes."""
+
+    screen: Any
+
+    def _draw(self, name: str, **options: Any) -> Any:
+        return draw("screen_plots", name, self.screen, **options)
+
+    def histogram(self, ax: Any = None) -> Any:
+        """Fitted null and slab over the histogram of z; see `finetti.show.screen_plots.histogram`."""
+        return self._draw("histogram", ax=ax)
+
+    def shrinkage(self, ax: Any = None) -> Any:
+        """Effect to posterior mean, with a band; see `finetti.show.screen_plots.shrinkage`."""
+        return self._draw("shrinkage", ax=ax)
+
+    def volcano(self, ax: Any = None) -> Any:
+        """Posterior mean against the local false sign rate; see `finetti.show.screen_plots.volcano`."""
+        return self._draw("volcano", ax=ax)
+
+    def discoveries(self, ax: Any = None) -> Any:
+        """Number of discoveries against the false discovery rate; see `finetti.show.screen_plots.discoveries`."""
+        return self._draw("discoveries", ax=ax)

@@ -22,18 +22,19 @@ import numpy.typing as npt
 import pandas as pd
 
 from finetti.errors import DataError, FinettiError, FinettiWarning, ModelError, NotBuiltError, available
-from finetti.inference.hyper import HyperPosterior, Progress, explore, single_node
+from finetti.inference.hyper import HyperPosterior, Progress, Target, explore, single_node
 from finetti.inference.spike_slab import Nodes, Observed, Slab, make_slab
 from finetti.inference.spike_slab_empirical import Estimate, maximise, maximise_mixture
-from finetti.inference.spike_slab_priors import NAMES, Hyper, resolve_priors
+from finetti.inference.spike_slab_priors import Hyper, resolve_priors
 from finetti.inference.spike_slab_target import ScreenTarget
 from finetti.model.densities import Beta, Fixed
 from finetti.model.priors import Prior
 from finetti.posterior.fit import PROBS
 from finetti.posterior.summary import check_probs, quantile_names
 from finetti.studies.screen_diagnostics import ScreenDiagnostics, diagnose
+from finetti.studies.screen_hyper import Common, Estimated, Learned
 from finetti.studies.screen_input import FEW, Screened, read_screen
-from finetti.studies.screen_nodes import few_nodes, null_probabilities, representative_tests
+from finetti.studies.screen_questions import ScreenQuestions
 from finetti.studies.screen_table import screen_table
 
 __all__ = ["Screen", "ScreenDiagnostics", "screen"]
@@ -137,26 +138,32 @@ def screen(
             "from them would have no width. Check the input, or give null='theoretical'."
         )
     start = time.perf_counter()
-    found: tuple[HyperPosterior, Slab, Estimate | None]
+    estimate: Estimate | None = None
+    learned: Learned
     if method == "empirical":
-        found = _estimate(tests, slab, resolved)
+        estimate = _estimate(tests, slab, resolved)
+        learned, used = Estimated(estimate), estimate.slab
+        posterior = single_node((), np.zeros((1, 0)), (), estimate.log_likelihood)
     else:
-        target = ScreenTarget(tests, make_slab(slab), Hyper(resolved, float(np.median(screened.se))))
-        if target.names:
-            posterior = explore(target, seed, progress=progress)
-        else:
-            theta = np.zeros((1, 0))
-            posterior = single_node((), theta, (), float(target.log_density(theta)[0][0]))
-        found = posterior, target.slab, None
-    posterior, used, estimate = found
+        used, hyper = make_slab(slab), Hyper(resolved, float(np.median(screened.se)))
+        posterior = _explore(ScreenTarget(tests, used, hyper), seed, progress)
+        learned = Common(tests, used, posterior, hyper)
     seconds = time.perf_counter() - start
-    out = Screen(screened, tests, posterior, used, estimate, resolved, null, method, seed, seconds)
+    out = Screen(screened, tests, posterior, used, learned, estimate, resolved, null, method, seed, seconds)
     if screened.n < FEW:
         warnings.warn(out.diagnostics.warnings[-1], FinettiWarning, stacklevel=2)
     return out
 
 
-def _estimate(tests: Observed, slab: str, priors: dict[str, Prior]) -> tuple[HyperPosterior, Slab, Estimate]:
+def _explore(target: Target, seed: int, progress: Progress | None) -> HyperPosterior:
+    """The posterior of the hyperparameters; of one node where all are held."""
+    if target.names:
+        return explore(target, seed, progress=progress)
+    theta = np.zeros((1, 0))
+    return single_node((), theta, (), float(target.log_density(theta)[0][0]))
+
+
+def _estimate(tests: Observed, slab: str, priors: dict[str, Prior]) -> Estimate:
     if slab == "mixture":
         share = priors["pi0"]
         if not isinstance(share, Beta) or share.a < 1.0 or isinstance(priors["slab_sd"], Fixed):
@@ -165,15 +172,12 @@ def _estimate(tests: Observed, slab: str, priors: dict[str, Prior]) -> tuple[Hyp
                 f"the null (1 for maximum likelihood), and none on slab_sd held at a value; given {share} and "
                 f"{priors['slab_sd']}."
             )
-        estimate = maximise_mixture(tests, priors, share.a)
-    else:
-        estimate = maximise(tests, make_slab(slab), priors)
-    point = single_node((), np.zeros((1, 0)), (), estimate.log_likelihood)
-    return point, estimate.slab, estimate
+        return maximise_mixture(tests, priors, share.a)
+    return maximise(tests, make_slab(slab), priors)
 
 
 @dataclass(frozen=True, eq=False)
-class Screen:
+class Screen(ScreenQuestions):
     """The posterior of a screen. Made by `finetti.screen`.
 
     Attributes
@@ -181,6 +185,7 @@ class Screen:
     screened : the tests as given
     tests, slab : the sampling model in the solver's terms
     posterior : weighted nodes of the hyperparameters (one node where they are estimated or held)
+    learned : the same as nodes, draws and table rows of the hyperparameters
     estimate : of maximum likelihood; None under full Bayes
     priors : of all four hyperparameters, `fixed` where held
     null, method, seed : as asked for
@@ -199,6 +204,7 @@ class Screen:
     tests: Observed
     posterior: HyperPosterior
     slab: Slab
+    learned: Learned
     estimate: Estimate | None
     priors: dict[str, Prior]
     null: str
@@ -212,10 +218,6 @@ class Screen:
     def n_tests(self) -> int:
         """Number of tests."""
         return self.screened.n
-
-    @cached_property
-    def _hyper(self) -> Hyper:
-        return Hyper(self.priors, float(np.median(self.screened.se)))
 
     @property
     def log_likelihood(self) -> float:
@@ -263,49 +265,14 @@ class Screen:
         """
         p = check_probs(probs)
         columns = ["mean", "sd", *quantile_names(p), "ess", "mcse"]
-        if self.estimate is not None:
-            rows = {name: _held(value, p) for name, value in self.estimate.values.items()}
-        else:
-            rows = self._rows(p)
-        table = pd.DataFrame([rows[n] for n in NAMES], index=pd.Index(NAMES, name="parameter"), columns=columns)
+        rows, names = self.learned.rows(p), self.learned.names
+        table = pd.DataFrame([rows[n] for n in names], index=pd.Index(names, name="parameter"), columns=columns)
         return self._marked(table)
 
-    def _rows(self, p: Floats) -> dict[str, list[float]]:
-        hyper, posterior = self._hyper, self.posterior
-        natural, plain = hyper.natural(posterior.theta), hyper.plain(posterior.theta)
-        dense = None if posterior.surrogate is None else posterior.surrogate.theta
-        natural_dense = None if dense is None else hyper.natural(dense)
-        further = None if dense is None else hyper.plain(dense)
-        rows = {}
-        for name in NAMES:
-            if name not in hyper.names:
-                rows[name] = _held(float(natural[name][0]), p)
-                continue
-            k = hyper.names.index(name)
-            more = None if natural_dense is None else natural_dense[name][:, None]
-            mean, sd, error, _ = (float(a[0]) for a in posterior.weighted.moments(natural[name][:, None], more))
-            # quantiles in the unconstrained coordinate, where a correction cannot leave the parameter's range
-            quantiles, _ = posterior.weighted.quantiles(plain[:, [k]], None if further is None else further[:, [k]], p)
-            order = np.argsort(p)
-            q = quantiles[:, 0]
-            q[order] = np.maximum.accumulate(q[order])
-            values = hyper.coordinates[name].natural(q)
-            ess = (sd / error) ** 2 if error > 1e-8 * sd else np.nan
-            rows[name] = [mean, sd, *values, ess, error]
-        return rows
-
-    @cached_property
+    @property
     def nodes(self) -> tuple[Nodes, Floats]:
         """At most 32 nodes that stand for the posterior of the hyperparameters, and their weights: `screen_nodes`."""
-        if self.estimate is not None:
-            return self.estimate.nodes, np.ones(1)
-        hyper, some = self._hyper, representative_tests(self.tests, len(self._hyper.names))
-
-        def nulls(theta: Floats) -> Floats:
-            return null_probabilities(some, self.slab, hyper.nodes(theta))
-
-        theta, weights = few_nodes(self.posterior, nulls, some.n)
-        return hyper.nodes(theta), weights
+        return self.learned.few
 
     @cached_property
     def diagnostics(self) -> ScreenDiagnostics:
@@ -353,7 +320,3 @@ class Screen:
             warnings.simplefilter("ignore", FinettiWarning)
             text = self.hyper().to_string(float_format=lambda v: f"{v:.4g}")
         return "\n".join([*head, "", text, "", *self.diagnostics.lines()])
-
-
-def _held(value: float, p: Floats) -> list[float]:
-    return [value, 0.0, *([value] * p.size), np.nan, 0.0]

@@ -1,0 +1,174 @@
+"""What a screen has learned of its hyperparameters, in the three forms that its tables need.
+
+rows    the table `Screen.hyper`, parameter by parameter
+few     at most 32 weighted nodes, for tables of all tests
+joint   equally weighted joint draws, for what depends on many tests at once
+
+One prior for all tests (`Common`), or an estimate of it (`Estimated`); with covariates see `screen_by`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from finetti.inference.hyper import HyperPosterior
+from finetti.inference.spike_slab import Nodes, Observed, Slab
+from finetti.inference.spike_slab_empirical import Estimate
+from finetti.inference.spike_slab_priors import NAMES, Hyper
+from finetti.studies.screen_nodes import few_nodes, null_probabilities, representative_tests
+
+__all__ = ["Common", "Estimated", "Learned", "held", "resample"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+class Learned(Protocol):
+    """What is known of the hyperparameters."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Index of `Screen.hyper`."""
+        ...
+
+    def rows(self, p: Floats) -> Mapping[str, list[float]]:
+        """Mean, sd, quantiles at `p`, ess and mcse of every name."""
+        ...
+
+    @property
+    def few(self) -> tuple[Nodes, Floats]:
+        """At most 32 nodes and their weights: (S,), or (S, G) where every group of tests has its own."""
+        ...
+
+    def joint(self, n: int, seed: int) -> tuple[Nodes, Mapping[str, Floats]]:
+        """`n` equally weighted draws in random order: as nodes, and as values (n,) of every name."""
+        ...
+
+
+def held(value: float, p: Floats) -> list[float]:
+    """Return the row of a hyperparameter that is held or estimated at one value."""
+    return [value, 0.0, *([value] * p.size), np.nan, 0.0]
+
+
+def resample(weights: Floats, n: int, rng: np.random.Generator) -> Ints:
+    """Positions of `n` systematic draws by weight, in random order.
+
+    Examples
+    --------
+    >>> np.bincount(resample(np.array([0.25, 0.75]), 8, np.random.default_rng(0))).tolist()
+    [2, 6]
+    """
+    ticks = (np.arange(n) + rng.random()) / n
+    order = rng.permutation(weights.size)
+    total = np.cumsum(weights[order])
+    picked = order[np.minimum(np.searchsorted(total / total[-1], ticks), weights.size - 1)]
+    return rng.permutation(picked).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimated:
+    """One value of everything, of maximum likelihood."""
+
+    estimate: Estimate
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return NAMES
+
+    def rows(self, p: Floats) -> dict[str, list[float]]:
+        return {name: held(value, p) for name, value in self.estimate.values.items()}
+
+    @property
+    def few(self) -> tuple[Nodes, Floats]:
+        return self.estimate.nodes, np.ones(1)
+
+    def joint(self, n: int, seed: int) -> tuple[Nodes, dict[str, Floats]]:
+        values = {name: np.full(n, value) for name, value in self.estimate.values.items()}
+        return self.estimate.nodes.take(np.zeros(n, dtype=np.int64)), values
+
+
+@dataclass(frozen=True, eq=False)
+class Common:
+    """One spike and slab for all tests, with the posterior of its hyperparameters.
+
+    which : (S,) the set of standard errors that each node goes with, where there are several
+    """
+
+    tests: Observed
+    slab: Slab
+    posterior: HyperPosterior
+    hyper: Hyper
+    which: Ints | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return NAMES
+
+    def rows(self, p: Floats) -> dict[str, list[float]]:
+        hyper, posterior = self.hyper, self.posterior
+        natural, plain = hyper.natural(posterior.theta), hyper.plain(posterior.theta)
+        dense = None if posterior.surrogate is None else posterior.surrogate.theta
+        natural_dense = None if dense is None else hyper.natural(dense)
+        further = None if dense is None else hyper.plain(dense)
+        rows = {}
+        for name in NAMES:
+            if name not in hyper.names:
+                rows[name] = held(float(natural[name][0]), p)
+                continue
+            k = hyper.names.index(name)
+            more = None if natural_dense is None else natural_dense[name][:, None]
+            mean, sd, error, _ = (float(a[0]) for a in posterior.weighted.moments(natural[name][:, None], more))
+            # quantiles in the unconstrained coordinate, where a correction cannot leave the parameter's range
+            quantiles, _ = posterior.weighted.quantiles(plain[:, [k]], None if further is None else further[:, [k]], p)
+            order = np.argsort(p)
+            q = quantiles[:, 0]
+            q[order] = np.maximum.accumulate(q[order])
+            values = hyper.coordinates[name].natural(q)
+            ess = (sd / error) ** 2 if error > 1e-8 * sd else np.nan
+            rows[name] = [mean, sd, *values, ess, error]
+        return rows
+
+    @cached_property
+    def few(self) -> tuple[Nodes, Floats]:
+        if self.which is None:
+            some = representative_tests(self.tests, len(self.hyper.names))
+            sets = [some]
+        else:
+            some = representative_tests(self.tests, len(self.hyper.names))
+            sets = [some.of_set(k) for k in range(int(self.which.max()) + 1)]
+
+        def nulls(theta: Floats, rows: Ints | None) -> Floats:
+            nodes = self.hyper.nodes(theta)
+            if self.which is None or rows is None:
+                return null_probabilities(some, self.slab, nodes)
+            out = np.empty((nodes.n, some.n))
+            for k, one in enumerate(sets):
+                mine = np.flatnonzero(self.which[rows] == k)
+                if mine.size:
+                    out[mine] = null_probabilities(one, self.slab, nodes.take(mine))
+            return out
+
+        theta, weights, rows = few_nodes(self.posterior, nulls, some.n)
+        return self._nodes(theta, rows), weights
+
+    def joint(self, n: int, seed: int) -> tuple[Nodes, dict[str, Floats]]:
+        dense, rng = self.posterior.surrogate, np.random.default_rng([seed, 4])
+        if dense is None:
+            rows = resample(self.posterior.weights, n, rng)
+            theta = self.posterior.theta[rows]
+            return self._nodes(theta, rows), self.hyper.natural(theta)
+        theta = dense.theta[resample(dense.weights, n, rng)]
+        return self._nodes(theta, None), self.hyper.natural(theta)
+
+    def _nodes(self, theta: Floats, rows: Ints | None) -> Nodes:
+        nodes = self.hyper.nodes(theta)
+        if self.which is None:
+            return nodes
+        assert rows is not None, "nodes with sets of standard errors have no surrogate"
+        return Nodes(*nodes.packed, np.ascontiguousarray(self.which[rows]))
