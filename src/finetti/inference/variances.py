@@ -252,8 +252,8 @@ class VariancePosterior:
         labels = ["d0", "s0_squared", *(f"log_s0_squared[{i}]" for i in range(1, mean.size - 1))]
         return labels, rows
 
-    def nodes(self) -> VarianceNodes:
-        """A rule of 8 x 4 nodes for averages over the posterior, in place of its thousands.
+    def nodes(self, strips: int = STRIPS, levels: int = LEVELS) -> VarianceNodes:
+        """A rule of 8 x 4 nodes, unless told otherwise, for averages over the posterior, in place of its thousands.
 
         Moderated variances are linear in w = D / (D + d0), which gets the Gauss rule of its own posterior. At each w
         the level is about normal, its mean and variance polynomials of w, and gets a Gauss-Hermite rule; slopes are at
@@ -264,14 +264,14 @@ class VariancePosterior:
         centre = float(w @ share)
         scale = float(np.sqrt(w @ (share - centre) ** 2))
         z = (share - centre) / scale
-        at, weight = gauss_rule(z, w, STRIPS)
+        at, weight = gauss_rule(z, w, strips)
         level_at, residual = _regress(z, theta[:, 1], w, at, 4)
         variance_at, _ = _regress(z, residual**2, w, at, 2)
         # a polynomial may dip below zero at the ends
         sd_at = np.sqrt(np.maximum(variance_at, 0.05 * (w @ residual**2)))
-        normal, normal_weight = np.polynomial.hermite_e.hermegauss(LEVELS)
+        normal, normal_weight = np.polynomial.hermite_e.hermegauss(levels)
         across = sd_at[:, None] * normal
-        coefficients = np.empty((STRIPS * LEVELS, theta.shape[1] - 1))
+        coefficients = np.empty((strips * levels, theta.shape[1] - 1))
         coefficients[:, 0] = (level_at[:, None] + across).ravel()
         for k in range(2, theta.shape[1]):
             slope_at, rest = _regress(z, theta[:, k], w, at, 2)
@@ -279,7 +279,7 @@ class VariancePosterior:
             coefficients[:, k - 1] = (slope_at[:, None] + tilt * across).ravel()
         weights = np.outer(weight, normal_weight / normal_weight.sum()).ravel()
         share_at = np.clip(centre + scale * at, 1e-12, 1.0 - 1e-12)
-        return VarianceNodes(weights, np.repeat(D / share_at - D, LEVELS), coefficients)
+        return VarianceNodes(weights, np.repeat(D / share_at - D, levels), coefficients)
 
 
 def gauss_rule(z: Floats, weights: Floats, n: int) -> tuple[Floats, Floats]:

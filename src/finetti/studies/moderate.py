@@ -16,7 +16,7 @@ gives the mixture itself, for those who average over it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +42,8 @@ Floats = npt.NDArray[np.float64]
 PROBS = (0.05, 0.5, 0.95)
 # fewer genes than that cannot tell how variances are distributed
 FEWEST_GENES = 20
+# nodes of a screen: d0, times s0^2 at each
+FEW_STRIPS, FEW_LEVELS = 3, 3
 
 
 def moderate(
@@ -292,6 +294,12 @@ class Moderated:
         return EffectNodes(
             self.genes[rows], rows, self.nodes.weights, self.fits.effect[rows, c], se, self.df_at_nodes[:, rows]
         )
+
+    def few_nodes(self, contrast: str | None = None) -> EffectNodes:
+        """`at_nodes` with fewer nodes (3 x 3), each of which a screen explores in full."""
+        if self.posterior is None:
+            return self.at_nodes(contrast)
+        return replace(self, nodes=self.posterior.nodes(FEW_STRIPS, FEW_LEVELS)).at_nodes(contrast)
 
     # --- tables ----------------------------------------------------------------------------------
 

@@ -26,14 +26,16 @@ from finetti.inference.hyper import HyperPosterior, Progress, Target, explore, s
 from finetti.inference.spike_slab import Nodes, Observed, Slab, make_slab
 from finetti.inference.spike_slab_empirical import Estimate, maximise, maximise_mixture
 from finetti.inference.spike_slab_priors import Hyper, resolve_priors
+from finetti.inference.spike_slab_sets import SetsTarget
 from finetti.inference.spike_slab_target import ScreenTarget
 from finetti.model.densities import Beta, Fixed
 from finetti.model.priors import Prior
 from finetti.posterior.fit import PROBS
 from finetti.posterior.summary import check_probs, quantile_names
+from finetti.studies.moderate import Moderated
 from finetti.studies.screen_diagnostics import ScreenDiagnostics, diagnose
 from finetti.studies.screen_hyper import Common, Estimated, Learned
-from finetti.studies.screen_input import FEW, Screened, read_screen
+from finetti.studies.screen_input import FEW, Screened, read_moderated, read_screen
 from finetti.studies.screen_questions import ScreenQuestions
 from finetti.studies.screen_table import screen_table
 
@@ -57,14 +59,16 @@ def screen(
     by: Any = None,
     method: str = "full",
     seed: int = 0,
+    contrast: str | None = None,
     progress: Progress | None = None,
 ) -> Screen:
     """Screen many tests: which effects are not null, how large are they, and how sure is that.
 
     Parameters
     ----------
-    effect : str or array_like of shape (n,)
-        Estimated effects, one per test: the name of a column of `data`, or values. Without `se` they are z-values.
+    effect : str, array_like of shape (n,) or Moderated
+        Estimated effects, one per test: the name of a column of `data`, or values. Without `se` they are z-values. Or
+        what `moderate` returned: its effects, with errors averaged over the posterior of its variances.
     se : str, float or array_like of shape (n,), optional
         Their standard errors, in the units of the effect; all 1 by default.
     data : table or path, optional
@@ -91,6 +95,8 @@ def screen(
         Full Bayes, or maximum likelihood for the hyperparameters, which ignores hyperpriors and their uncertainty.
     seed : int
         Of the scrambled Sobol nodes.
+    contrast : str, optional
+        Of a `Moderated` with several contrasts, the one to screen.
     progress : callable (stage, done, total), optional
         Called now and then.
 
@@ -129,9 +135,16 @@ def screen(
             "slab='mixture' is fitted by method='empirical' only: the posterior of its weights is not built yet. Give "
             "method='empirical', or slab='student_t' or 'laplace', which have heavy tails, too."
         )
-    screened = read_screen(effect, se, data, df=df, labels=labels)
+    moderated, sets = None, None
+    if isinstance(effect, Moderated):
+        moderated = effect
+        screened, tests, sets = read_moderated(effect, contrast, se=se, data=data, df=df, labels=labels)
+    else:
+        if contrast is not None:
+            raise ModelError(f"contrast={contrast!r} chooses among those of fi.moderate's result; here effects are given.")
+        screened = read_screen(effect, se, data, df=df, labels=labels)
+        tests = Observed.of(screened.effect, screened.se, screened.df)
     resolved = resolve_priors(priors, null, float(np.median(screened.se)))
-    tests = Observed.of(screened.effect, screened.se, screened.df)
     if np.ptp(tests.z) == 0.0 and not isinstance(resolved["null_sd"], Fixed):
         raise DataError(
             f"All {tests.n} effects are the same number of standard errors ({tests.z[0]:g}), so that a null learned "
@@ -146,10 +159,11 @@ def screen(
         posterior = single_node((), np.zeros((1, 0)), (), estimate.log_likelihood)
     else:
         used, hyper = make_slab(slab), Hyper(resolved, float(np.median(screened.se)))
-        posterior = _explore(ScreenTarget(tests, used, hyper), seed, progress)
-        learned = Common(tests, used, posterior, hyper)
+        target = ScreenTarget(tests, used, hyper)
+        posterior = _explore(target if sets is None else SetsTarget(target, sets), seed, progress)
+        learned = Common(tests, used, posterior, hyper, sets)
     seconds = time.perf_counter() - start
-    out = Screen(screened, tests, posterior, used, learned, estimate, resolved, null, method, seed, seconds)
+    out = Screen(screened, tests, posterior, used, learned, estimate, resolved, null, method, seed, seconds, moderated)
     if screened.n < FEW:
         warnings.warn(out.diagnostics.warnings[-1], FinettiWarning, stacklevel=2)
     return out
@@ -189,6 +203,8 @@ class Screen(ScreenQuestions):
     estimate : of maximum likelihood; None under full Bayes
     priors : of all four hyperparameters, `fixed` where held
     null, method, seed : as asked for
+    seconds : wall time of the inference
+    moderated : what `moderate` returned, where it was screened
 
     Examples
     --------
@@ -211,6 +227,7 @@ class Screen(ScreenQuestions):
     method: str
     seed: int
     seconds: float
+    moderated: Moderated | None = None
 
     # --- what was learned of all tests together -------------------------------------------------------
 

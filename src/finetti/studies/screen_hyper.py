@@ -10,7 +10,7 @@ One prior for all tests (`Common`), or an estimate of it (`Estimated`); with cov
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from finetti.inference.hyper import HyperPosterior
 from finetti.inference.spike_slab import Nodes, Observed, Slab
 from finetti.inference.spike_slab_empirical import Estimate
 from finetti.inference.spike_slab_priors import NAMES, Hyper
+from finetti.inference.spike_slab_sets import assign_sets
 from finetti.studies.screen_nodes import few_nodes, null_probabilities, representative_tests
 
 __all__ = ["Common", "Estimated", "Learned", "held", "resample"]
@@ -97,14 +98,14 @@ class Estimated:
 class Common:
     """One spike and slab for all tests, with the posterior of its hyperparameters.
 
-    which : (S,) the set of standard errors that each node goes with, where there are several
+    sets : (K,) weights of the sets of standard errors in `tests`, where there are several
     """
 
     tests: Observed
     slab: Slab
     posterior: HyperPosterior
     hyper: Hyper
-    which: Ints | None = None
+    sets: Floats | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -136,39 +137,29 @@ class Common:
 
     @cached_property
     def few(self) -> tuple[Nodes, Floats]:
-        if self.which is None:
-            some = representative_tests(self.tests, len(self.hyper.names))
-            sets = [some]
-        else:
-            some = representative_tests(self.tests, len(self.hyper.names))
-            sets = [some.of_set(k) for k in range(int(self.which.max()) + 1)]
+        some = representative_tests(self.tests, len(self.hyper.names))
 
-        def nulls(theta: Floats, rows: Ints | None) -> Floats:
-            nodes = self.hyper.nodes(theta)
-            if self.which is None or rows is None:
-                return null_probabilities(some, self.slab, nodes)
-            out = np.empty((nodes.n, some.n))
-            for k, one in enumerate(sets):
-                mine = np.flatnonzero(self.which[rows] == k)
-                if mine.size:
-                    out[mine] = null_probabilities(one, self.slab, nodes.take(mine))
-            return out
+        def nulls(theta: Floats) -> Floats:
+            return null_probabilities(some, self.slab, self.hyper.nodes(theta))
 
-        theta, weights, rows = few_nodes(self.posterior, nulls, some.n)
-        return self._nodes(theta, rows), weights
+        theta, weights = few_nodes(self.posterior, nulls, some.n)
+        return self._nodes(theta, weights), weights
 
     def joint(self, n: int, seed: int) -> tuple[Nodes, dict[str, Floats]]:
         dense, rng = self.posterior.surrogate, np.random.default_rng([seed, 4])
-        if dense is None:
-            rows = resample(self.posterior.weights, n, rng)
-            theta = self.posterior.theta[rows]
-            return self._nodes(theta, rows), self.hyper.natural(theta)
-        theta = dense.theta[resample(dense.weights, n, rng)]
-        return self._nodes(theta, None), self.hyper.natural(theta)
+        at, w = (self.posterior.theta, self.posterior.weights) if dense is None else (dense.theta, dense.weights)
+        theta = at[resample(w, n, rng)]
+        if self.sets is None:
+            return self.hyper.nodes(theta), self.hyper.natural(theta)
+        # a likelihood at every set for each of thousands of draws would be dear, and the few nodes have been given
+        # theirs: a draw goes with the set of a few node chosen by weight
+        nodes, weights = self.few
+        assert nodes.which is not None
+        which = nodes.which[resample(weights, n, rng)]
+        return replace(self.hyper.nodes(theta), which=which), self.hyper.natural(theta)
 
-    def _nodes(self, theta: Floats, rows: Ints | None) -> Nodes:
+    def _nodes(self, theta: Floats, weights: Floats) -> Nodes:
         nodes = self.hyper.nodes(theta)
-        if self.which is None:
+        if self.sets is None:
             return nodes
-        assert rows is not None, "nodes with sets of standard errors have no surrogate"
-        return Nodes(*nodes.packed, np.ascontiguousarray(self.which[rows]))
+        return replace(nodes, which=assign_sets(self.tests, self.slab, nodes, weights, self.sets))

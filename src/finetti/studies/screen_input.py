@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ import pandas as pd
 from finetti.data.columns import numbers
 from finetti.data.frames import Table, read
 from finetti.errors import DataError
+from finetti.inference.spike_slab import Observed
+from finetti.studies.moderate import Moderated
 
-__all__ = ["FEW", "Screened", "read_screen"]
+__all__ = ["FEW", "Screened", "read_moderated", "read_screen"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,6 +95,43 @@ def read_screen(effect: Any, se: Any = None, data: Any = None, *, df: Any = None
         )
     name = effect if isinstance(effect, str) else "effect"
     return Screened(x, spread, degrees, _labels(labels, table, n), name, se is None)
+
+
+def read_moderated(
+    found: Moderated, contrast: str | None = None, **given: Any
+) -> tuple[Screened, Observed, Floats | None]:
+    """Take one contrast of a `Moderated` as tests, with the sets of standard errors that its nodes imply, and weights.
+
+    Raises
+    ------
+    DataError
+        If anything in `given` is given, too.
+    """
+    extra = [name for name, value in given.items() if value is not None]
+    if extra:
+        raise DataError(
+            f"{', '.join(extra)} and the result of fi.moderate were both given, but effects, standard errors, df and "
+            "labels come from the latter. Leave out the former."
+        )
+    at = found.few_nodes(contrast)
+    if at.weights.size == 1:
+        se, df, sets, weights = at.se[0], at.df[0], None, None
+    else:
+        table = found.table(contrast)
+        se, df = table["se"].to_numpy(), table["df"].to_numpy()
+        sets, weights = (np.ascontiguousarray(at.se), np.ascontiguousarray(at.df)), at.weights
+    se, df = np.ascontiguousarray(se), np.ascontiguousarray(df)
+    bad = np.flatnonzero(~(se > 0.0))
+    if bad.size:
+        raise DataError(
+            f"The moderated variance of gene {at.genes[bad[0]]!r} is zero, as is that of {bad.size} genes in all; give "
+            "fi.moderate(..., zero_variance='drop')."
+        )
+    names = found.contrasts
+    name = contrast if contrast is not None else names[0]
+    screened = Screened(at.effect, se, df, pd.Index(at.genes, name="gene"), name, False)
+    every = Observed.of(screened.effect, se, df)
+    return screened, replace(every, sets=sets), weights
 
 
 def _numbers(value: Any, table: Table | None, role: str, what: str) -> Floats:

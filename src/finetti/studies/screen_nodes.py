@@ -28,7 +28,6 @@ from finetti.posterior.groups import representative_nodes
 __all__ = ["MOST", "few_nodes", "null_probabilities", "representative_tests"]
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 MOST = 32
 # nodes among which the few are chosen
@@ -38,22 +37,18 @@ FIRST = 10.0
 
 
 def few_nodes(
-    hyper: HyperPosterior, functions: Callable[[Floats, Ints | None], Floats], n_functions: int, most: int = MOST
-) -> tuple[Floats, Floats, Ints | None]:
-    """Nodes theta (K, d), K <= `most`, weights (K,) that sum to one, and which of the posterior's nodes they are.
-
-    With a surrogate they come from its points, and the last value is None.
+    hyper: HyperPosterior, functions: Callable[[Floats], Floats], n_functions: int, most: int = MOST
+) -> tuple[Floats, Floats]:
+    """Nodes theta (K, d), K <= `most`, and weights (K,) that sum to one.
 
     Parameters
     ----------
     hyper : expectations to be met are those of its weighted nodes, with the surrogate's help where there is one
-    functions : theta (S, d) and the positions of these nodes -> (S, n_functions), whose means and mean squares are to
-        be met, too
+    functions : theta (S, d) -> (S, n_functions), whose means and mean squares are to be met, too
     """
     theta, w = hyper.theta, hyper.weights
     if np.count_nonzero(w > 0.0) <= most:
-        alive = np.flatnonzero(w > 0.0)
-        return theta[alive], w[alive] / w[alive].sum(), alive
+        return theta[w > 0.0], w[w > 0.0] / w[w > 0.0].sum()
     dense = hyper.surrogate
     pool, pool_weight = (theta, w) if dense is None else (dense.theta, dense.weights)
     centre = w @ theta
@@ -61,8 +56,8 @@ def few_nodes(
         root = np.linalg.cholesky(((theta - centre).T * w) @ (theta - centre))
     except np.linalg.LinAlgError:  # all weight on a few nodes: the check of the weights has failed, and says so
         picked, share = representative_nodes(w, 1, most)
-        return theta[picked], share, picked
-    f_nodes = functions(theta, np.arange(len(theta)))
+        return theta[picked], share
+    f_nodes = functions(theta)
     f_centre = w @ f_nodes
     f_sd = np.maximum(np.sqrt(w @ (f_nodes - f_centre) ** 2), 1e-9)
 
@@ -78,19 +73,18 @@ def few_nodes(
         at_pool = at_nodes[picked]
         goal = w @ at_nodes
     else:
-        everywhere = features(pool, functions(pool, None))
+        everywhere = features(pool, functions(pool))
         at_pool = everywhere[picked]
         goal, *_ = hyper.weighted.moments(at_nodes, everywhere)
     urgency = np.ones(at_pool.shape[1])
     urgency[: at_pool.shape[1] - 2 * n_functions] = FIRST
     if not np.all(np.isfinite(goal)):  # the check of the weights has failed, and says so
         picked, share = representative_nodes(w, 1, most)
-        return theta[picked], share, picked
+        return theta[picked], share
     found, _ = nnls((at_pool * urgency).T, goal * urgency, maxiter=100 * most)
     keep = np.argsort(-found, kind="stable")[:most]
     keep = np.sort(keep[found[keep] > 0.0])
-    rows = picked[keep]
-    return pool[rows], found[keep] / found[keep].sum(), rows if dense is None else None
+    return pool[picked[keep]], found[keep] / found[keep].sum()
 
 
 def representative_tests(tests: Observed, d: int, most: int = MOST) -> Observed:
