@@ -6,14 +6,14 @@
 The slab is centred at 0 with standard deviation tau = `slab_sd` (of the effects that are not null): normal; Laplace,
 of scale tau / sqrt(2); a t of 4 degrees of freedom, of scale tau / sqrt(2); or any finite mixture of normals. Given
 theta = (pi0, tau, null_mean, null_sd) tests are independent, and each integral is a closed form or a quadrature good
-to 1e-9 (see `spike_slab_kernels`).
+to 1e-9 (see `spike_slab_kernels`); of many tests, quadratures are looked up (`spike_slab_lookup`).
 
 Tests may belong to groups, each with a pi0 and a tau of its own at every node: one group here, more with covariates.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,16 @@ import numpy as np
 import numpy.typing as npt
 
 from finetti.inference.spike_slab_grids import ErrorGrids, error_grids, t_slab
-from finetti.inference.spike_slab_kernels import BLOCK, densities, gradients, normal_gradients, normal_values, values
+from finetti.inference.spike_slab_kernels import (
+    BLOCK,
+    densities,
+    gradients,
+    normal_gradients,
+    normal_values,
+    tabulate,
+    values,
+)
+from finetti.inference.spike_slab_lookup import Lookup, coefficients, layout, no_lookup, worth_a_table
 from finetti.linalg.system import over_chunks
 
 __all__ = ["NORMAL_ERRORS", "Nodes", "Observed", "Slab", "make_slab", "mixture_slab"]
@@ -32,8 +41,10 @@ Ints = npt.NDArray[np.int64]
 NORMAL_ERRORS = np.inf
 # heavy tails that still have a standard deviation, so that `slab_sd` is one whatever the slab
 T_SLAB_DF = 4.0
-# counted nanoseconds: of a test with one normal component, and of each further component; of a Laplace side
-ONE, COMPONENT, LAPLACE = 1.2e-8, 1.2e-8, 9e-8
+# counted seconds: of a test with one normal component, and of each further component; of a Laplace side; of a lookup
+ONE, COMPONENT, LAPLACE, LOOKED_UP = 1.2e-8, 1.2e-8, 9e-8, 9e-8
+# components from which a table is worth its memory traffic
+FEW_COMPONENTS = 8
 # t errors are exact for deviations up to this many times the largest z
 REACH = 2.0
 
@@ -134,6 +145,7 @@ class Observed:
     group: Ints
     count: Floats
     sets: tuple[Floats, Floats] | None = None
+    _lookups: dict[str, Lookup] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, x: Floats, se: Floats, df: Floats | None = None) -> Observed:
@@ -209,6 +221,33 @@ class Observed:
     def packed_grids(self) -> tuple[Ints, Floats, Floats]:
         return self.grids.ptr, self.grids.v, self.grids.fall
 
+    def lookup(self, slab: Slab) -> Lookup:
+        """Tables of log f1 with this slab, made when they are first asked for; none where the sum is cheap."""
+        if slab.name not in self._lookups:
+            self._lookups[slab.name] = self._tabulated(slab)
+        return self._lookups[slab.name]
+
+    def _tabulated(self, slab: Slab) -> Lookup:
+        g = self.grids
+        kinds, first, index = np.unique(self.df, return_index=True, return_inverse=True)
+        components = g.most * slab.weight.size if slab.kind == 0 else 8 * g.most
+        if slab.name == "mixture" or components < FEW_COMPONENTS or not worth_a_table(self.n, kinds.size):
+            return no_lookup(self.n)
+        e, rho = layout(REACH * float(np.max(np.abs(self.z))) + 5.0)
+        tables = np.empty((kinds.size, e.size, rho.size))
+        for k, j in enumerate(first):
+            part = slice(g.ptr[g.band[j]], g.ptr[g.band[j] + 1])
+            v, fall, half, weight = g.v[part], g.fall[part], g.half_df[j], g.log_weight[j]
+            raw = np.empty((e.size, rho.size))
+            over_chunks(
+                lambda p, v=v, fall=fall, half=half, weight=weight, raw=raw: tabulate(  # type: ignore[misc]
+                    e, rho, slab.packed, v, fall, half, weight, p.start, p.stop, raw
+                ),
+                e.size,
+            )
+            tables[k] = coefficients(raw)
+        return Lookup(tables, np.ascontiguousarray(index.astype(np.int64)), float(np.log(rho[0])))
+
     def _simple(self, slab: Slab) -> bool:
         """Whether one normal component is all there is, and every test counts once."""
         return self.normal and self.single and slab.kind == 0 and slab.weight.size == 1
@@ -220,6 +259,8 @@ class Observed:
 
     def cost(self, slab: Slab) -> float:
         """Nominal seconds of the marginal likelihood at one node, from counted components."""
+        if not self._simple(slab) and self.lookup(slab).index[0] >= 0:
+            return self.n * LOOKED_UP
         some = self.grids.most if not self.normal else 1
         if slab.kind == 1:
             return self.n * LAPLACE * some
@@ -234,10 +275,10 @@ class Observed:
 
             total = self._sums(fast, nodes.n, ()) - 0.5 * self._squares(nodes)
         else:
-            tests, grids = self.packed, self.packed_grids
+            tests, grids, lookup = self.packed, self.packed_grids, self.lookup(slab).packed
 
             def work(first: int, last: int, begin: int, end: int, out: Floats) -> None:
-                values(tests, grids, slab.packed, nodes.packed, first, last, begin, end, out)
+                values(tests, grids, slab.packed, lookup, nodes.packed, first, last, begin, end, out)
 
             total = self._sums(work, nodes.n, ())
         return total + self.constant - float(self.count.sum()) * np.log(nodes.kappa)
@@ -257,10 +298,10 @@ class Observed:
             total[:, 1] += number * (mean - nodes.mu) / nodes.kappa**2
             total[:, 2] += squares - number
         else:
-            tests, grids = self.packed, self.packed_grids
+            tests, grids, lookup = self.packed, self.packed_grids, self.lookup(slab).packed
 
             def work(first: int, last: int, begin: int, end: int, out: Floats) -> None:
-                gradients(tests, grids, slab.packed, nodes.packed, first, last, begin, end, out)
+                gradients(tests, grids, slab.packed, lookup, nodes.packed, first, last, begin, end, out)
 
             total = self._sums(work, nodes.n, (3 + 2 * G,))
         value = total[:, 0] + self.constant - float(self.count.sum()) * np.log(nodes.kappa)
@@ -269,9 +310,10 @@ class Observed:
     def log_ratio(self, slab: Slab, tau: Floats, mu: Floats, kappa: Floats) -> tuple[Floats, Floats]:
         """Log f1 / f0 and log f0 (S, n) at every (tau, mu, kappa), f0 with its constants."""
         out = np.empty((tau.size, self.n, 2))
-        tests, grids = self.packed, self.packed_grids
+        tests, grids, lookup = self.packed, self.packed_grids, self.lookup(slab).packed
         over_chunks(
-            lambda part: densities(tests, grids, slab.packed, tau, mu, kappa, part.start, part.stop, out), tau.size
+            lambda part: densities(tests, grids, slab.packed, lookup, tau, mu, kappa, part.start, part.stop, out),
+            tau.size,
         )
         return out[:, :, 0], out[:, :, 1] - np.log(kappa)[:, None] - np.log(self.se) - 0.5 * np.log(2.0 * np.pi)
 

@@ -19,6 +19,7 @@ import math
 
 import numpy as np
 
+from finetti.inference.spike_slab_lookup import look_up
 from finetti.linalg.jit import inner, kernel
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "mixed",
     "normal_gradients",
     "normal_values",
+    "tabulate",
     "values",
 ]
 
@@ -132,6 +134,21 @@ def _log_slab(e, rho, kind, c, w, v, fall, half_df, log_weight):  # type: ignore
 
 
 @inner()
+def _slab(j, e, rho, tests, grids, slab, lookup):  # type: ignore[no-untyped-def]
+    """Log f1 of test j, and its derivatives by e and log rho: looked up, or summed."""
+    _, _, _, _, band, half_df, log_weight, _ = tests
+    ptr, v, fall = grids
+    kind, c, w = slab
+    tables, index, start = lookup
+    if index[j] >= 0 and rho > 0.0:
+        value, by_e, by_rho = look_up(e, rho, tables[index[j]], start)
+        if value == value:
+            return value, by_e, by_rho
+    low, high = ptr[band[j]], ptr[band[j] + 1]
+    return _log_slab(e, rho, kind, c, w, v[low:high], fall[low:high], half_df[j], log_weight[j])
+
+
+@inner()
 def mixed(p0, l0, p1, l1):  # type: ignore[no-untyped-def]
     """log(p0 exp(l0) + p1 exp(l1)), and both terms relative to the larger one that has a share."""
     top = l0 if p1 == 0.0 or (p0 > 0.0 and l0 > l1) else l1
@@ -209,11 +226,9 @@ def normal_gradients(z, inv_se, group, p0, p1, tau, mu, kappa, first, last, begi
 
 
 @kernel()
-def values(tests, grids, slab, nodes, first, last, begin, end, out):  # type: ignore[no-untyped-def]
+def values(tests, grids, slab, lookup, nodes, first, last, begin, end, out):  # type: ignore[no-untyped-def]
     """out[b, s]: sum over block b of log(pi0 f0 + (1 - pi0) f1) at node s, any errors and any slab."""
-    z, inv_se, group, count, band, half_df, log_weight, null_constant = tests
-    ptr, v, fall = grids
-    kind, c, w = slab
+    z, inv_se, group, count, _, half_df, _, null_constant = tests
     p0, p1, tau, mu, kappa = nodes
     n = z.shape[0]
     for b in range(first, last):
@@ -222,23 +237,17 @@ def values(tests, grids, slab, nodes, first, last, begin, end, out):  # type: ig
             for j in range(b * BLOCK, min((b + 1) * BLOCK, n)):
                 g = group[j]
                 e = (z[j] - mu[s]) / kappa[s]
-                low, high = ptr[band[j]], ptr[band[j] + 1]
                 l0, _ = log_null(e, half_df[j], null_constant[j])
-                l1, _, _ = _log_slab(
-                    e, tau[s, g] * inv_se[j] / kappa[s], kind, c, w, v[low:high], fall[low:high], half_df[j],
-                    log_weight[j],
-                )  # fmt: skip
+                l1, _, _ = _slab(j, e, tau[s, g] * inv_se[j] / kappa[s], tests, grids, slab, lookup)
                 both, _, _ = mixed(p0[s, g], l0, p1[s, g], l1)
                 total += count[j] * both
             out[b, s] = total
 
 
 @kernel()
-def gradients(tests, grids, slab, nodes, first, last, begin, end, out):  # type: ignore[no-untyped-def]
+def gradients(tests, grids, slab, lookup, nodes, first, last, begin, end, out):  # type: ignore[no-untyped-def]
     """out[b, s]: the same sums, then derivatives by mu, log kappa, and by logit pi0 and log tau of every group."""
-    z, inv_se, group, count, band, half_df, log_weight, null_constant = tests
-    ptr, v, fall = grids
-    kind, c, w = slab
+    z, inv_se, group, count, _, half_df, _, null_constant = tests
     p0, p1, tau, mu, kappa = nodes
     n, G = z.shape[0], p0.shape[1]
     for b in range(first, last):
@@ -248,12 +257,8 @@ def gradients(tests, grids, slab, nodes, first, last, begin, end, out):  # type:
             for j in range(b * BLOCK, min((b + 1) * BLOCK, n)):
                 g = group[j]
                 e = (z[j] - mu[s]) / kappa[s]
-                low, high = ptr[band[j]], ptr[band[j] + 1]
                 l0, slope0 = log_null(e, half_df[j], null_constant[j])
-                l1, slope1, stretch = _log_slab(
-                    e, tau[s, g] * inv_se[j] / kappa[s], kind, c, w, v[low:high], fall[low:high], half_df[j],
-                    log_weight[j],
-                )  # fmt: skip
+                l1, slope1, stretch = _slab(j, e, tau[s, g] * inv_se[j] / kappa[s], tests, grids, slab, lookup)
                 both, null, not_null = mixed(p0[s, g], l0, p1[s, g], l1)
                 total = null + not_null
                 null /= total
@@ -267,18 +272,22 @@ def gradients(tests, grids, slab, nodes, first, last, begin, end, out):  # type:
 
 
 @kernel()
-def densities(tests, grids, slab, tau, mu, kappa, begin, end, out):  # type: ignore[no-untyped-def]
-    """out[s, j]: log f1 - log f0, and log f0, of every test at every (tau, mu, kappa)."""
-    z, inv_se, _, _, band, half_df, log_weight, null_constant = tests
-    ptr, v, fall = grids
+def tabulate(e, rho, slab, v, fall, half_df, log_weight, begin, end, out):  # type: ignore[no-untyped-def]
+    """out[i, k]: log f1 at deviation e[i] and relative width rho[k]."""
     kind, c, w = slab
+    for i in range(begin, end):
+        for k in range(rho.shape[0]):
+            out[i, k], _, _ = _log_slab(e[i], rho[k], kind, c, w, v, fall, half_df, log_weight)
+
+
+@kernel()
+def densities(tests, grids, slab, lookup, tau, mu, kappa, begin, end, out):  # type: ignore[no-untyped-def]
+    """out[s, j]: log f1 - log f0, and log f0, of every test at every (tau, mu, kappa)."""
+    z, inv_se, _, _, _, half_df, _, null_constant = tests
     for s in range(begin, end):
         for j in range(z.shape[0]):
             e = (z[j] - mu[s]) / kappa[s]
-            low, high = ptr[band[j]], ptr[band[j] + 1]
             l0, _ = log_null(e, half_df[j], null_constant[j])
-            l1, _, _ = _log_slab(
-                e, tau[s] * inv_se[j] / kappa[s], kind, c, w, v[low:high], fall[low:high], half_df[j], log_weight[j]
-            )
+            l1, _, _ = _slab(j, e, tau[s] * inv_se[j] / kappa[s], tests, grids, slab, lookup)
             out[s, j, 0] = l1 - l0
             out[s, j, 1] = l0
