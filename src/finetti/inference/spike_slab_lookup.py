@@ -1,12 +1,12 @@
 """Densities of dear slabs looked up: log f1 as a smooth function of two numbers, whatever the node.
 
-At every node a test asks for the same function of its deviation e and of the slab's relative width rho, both in units of
+At every node a test asks for the same function of its deviation e and of the slab's relative width rho, in units of
 the null's scale: the convolution of the errors with the slab, a sum of 30 to 2,000 components where errors or slab are
 t. For tests that share a df it is tabulated once over (asinh(e / 4), log rho) and interpolated by tensor-product cubic
 splines, even in e (Unser 1999, IEEE Signal Process. Mag. 16(6):22). The derivatives are those of the interpolant, so
 that a climb is consistent. Of 999 tests in 1,000 log f1 is right to 1e-5; it is off by up to 0.02 for one 40 standard
-errors out, at the width where the slab takes over from the tail of t errors, which is nearly a kink. Whoever asks beyond
-the table's edges gets the sum itself.
+errors out, at the width where the slab takes over from the tail of t errors, which is nearly a kink. Whoever asks
+beyond the table's edges gets the sum itself.
 """
 
 from __future__ import annotations
