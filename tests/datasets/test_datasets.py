@@ -127,6 +127,17 @@ def test_no_number_was_changed_on_the_way(shared_data, shipped, shared):
         assert ours[column].astype(str).tolist() == theirs[column].astype(str).tolist(), column
 
 
+def test_leukaemia_is_what_72_patients_give(shared_data):
+    """Gene by gene, from the expression matrix, and so are its rounded differences."""
+    matrix = pd.read_csv(shared_data / "testing/leukemia_golub72_expression.csv.gz").set_index("gene")
+    one, two = (matrix[[c for c in matrix if c.startswith(kind)]].to_numpy() for kind in ("ALL", "AML"))
+    ours = datasets.load("leukaemia")
+    pooled = ((one.shape[1] - 1) * one.var(axis=1, ddof=1) + (two.shape[1] - 1) * two.var(axis=1, ddof=1)) / 70
+    np.testing.assert_allclose(ours["estimate"], two.mean(axis=1) - one.mean(axis=1), atol=6e-6)
+    np.testing.assert_allclose(ours["se"], np.sqrt(pooled * (1 / one.shape[1] + 1 / two.shape[1])), atol=6e-6)
+    assert (ours["df"] == 70).all() and (one.shape[1], two.shape[1]) == (47, 25)
+
+
 def test_each_load_is_a_fresh_copy():
     spoilt = datasets.load("radon")
     spoilt["log_radon"] = 0.0

@@ -6,8 +6,8 @@ Examples
 --------
 >>> from finetti import datasets
 >>> datasets.names()
-('bcg', 'dyestuff', 'dyestuff2', 'eight_schools', 'eight_schools_unrounded', 'pastes', 'penicillin', 'radon',
-     'sleepstudy')
+('bcg', 'dyestuff', 'dyestuff2', 'eight_schools', 'eight_schools_unrounded', 'leukaemia', 'pastes', 'penicillin',
+     'radon', 'sleepstudy')
 >>> datasets.load("sleepstudy").head(2)
    Reaction  Days Subject
 0  249.5600     0     308

@@ -190,6 +190,25 @@ _ALL = (
         formula="strength ~ 1 + (1 | batch/cask)",
         source=f"{_DAVIES}, section 6.5.",
     ),
+    Dataset(
+        name="leukaemia",
+        title="Two kinds of acute leukaemia compared gene by gene, 47 against 25 patients",
+        rows=7128,
+        columns={
+            "gene": "probe of the microarray (7128)",
+            "estimate": "mean of AML less mean of ALL, log10 of normalised expression",
+            "se": "its standard error, from the pooled variance of the gene, same unit",
+            "df": "degrees of freedom of the standard error",
+        },
+        ids=("gene",),
+        formula='fi.screen("estimate", "se", df="df", labels="gene", data=data)',
+        source=(
+            "Golub, T. R. et al. (1999). Molecular classification of cancer: class discovery and class prediction by "
+            "gene expression monitoring. Science 286(5439), 531-537. Means and errors computed from the expression "
+            "values of 72 patients as normalised for Efron, B. (2010), Large-Scale Inference, Cambridge University "
+            "Press, chapter 1."
+        ),
+    ),
 )
 
 CATALOGUE: Mapping[str, Dataset] = {dataset.name: dataset for dataset in _ALL}

@@ -179,7 +179,7 @@ def _labels(labels: Any, table: Table | None, n: int) -> pd.Index:
     if isinstance(labels, str):
         if table is None:
             raise DataError(f"labels={labels!r} names a column, but no table was given; add data=, or give the labels.")
-        return pd.Index(table.column(labels), name=labels)
+        return pd.Index(np.asarray(table.column(labels)), name=labels)
     index = pd.Index(list(labels) if not isinstance(labels, (pd.Series, pd.Index)) else labels)
     if len(index) != n:
         raise DataError(f"One label per test is expected, but there are {n} effects and {len(index)} labels.")
