@@ -333,3 +333,19 @@ def test_empirical_at_the_edge_says_so() -> None:
 def test_what_cannot_be_screened_is_refused_in_words(arguments, error, words: str) -> None:
     with pytest.raises(error, match=words):
         screen(**arguments)
+
+
+def test_effects_of_one_sign_are_noticed() -> None:
+    """The symmetric slab bends the null towards them; with the null's mean held it does not, and finds more."""
+    rng = np.random.default_rng(5)
+    null = rng.random(5000) < 0.9
+    b = np.where(null, 0.0, np.abs(rng.normal(0.0, 3.0, 5000)))
+    x = b + rng.normal(size=5000)
+    free, held = screen(x), screen(x, priors={"null_mean": fixed(0.0)})
+    assert any("mostly of one sign" in w and "above" in w for w in free.diagnostics.warnings)
+    assert not any("one sign" in w for w in held.diagnostics.warnings)
+    assert free.hyper().loc["null_mean", "mean"] > 0.05
+    found = [(f.table()["qvalue"].to_numpy() < 0.1) for f in (free, held)]
+    assert found[1].sum() > found[0].sum() and null[found[1]].mean() < 0.15
+    assert any("below" in w for w in screen(-x).diagnostics.warnings)
+    assert not any("one sign" in w for w in screen(made(5000, 0.9)[0]).diagnostics.warnings)

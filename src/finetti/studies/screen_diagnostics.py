@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetti.inference.hyper import UPPER_90, Settings
+from finetti.model.densities import Fixed
 from finetti.studies.screen_input import FEW
 
 if TYPE_CHECKING:
     from finetti.studies.screen import Screen
 
 __all__ = ["ScreenDiagnostics", "diagnose"]
+
+
+# null sds from which a test is called far out, the fewest that can be lopsided, and by how many binomial sds
+FAR_OUT, FEWEST_FAR_OUT, LOPSIDED = 3.0, 20, 5.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,9 @@ def diagnose(s: Screen) -> ScreenDiagnostics:
             )
         if s.slab.name == "mixture" and s.null == "free":
             told.append("the null was estimated beside one normal slab and held for the mixture")
+    one_sided = _one_sided(s)
+    if one_sided is not None:
+        told.append(one_sided)
     if s.n_tests < FEW:
         told.append(
             f"there are only {s.n_tests} tests: what is said of pi0 and the slab rests on the priors"
@@ -114,3 +122,26 @@ def diagnose(s: Screen) -> ScreenDiagnostics:
         posterior.effective_nodes, posterior.pareto_k, posterior.threshold, mean_error, quantile_error,
         s.estimate.gap if s.estimate is not None else 0.0, s.seconds, tuple(told),
     )  # fmt: skip
+
+
+def _one_sided(s: Screen) -> str | None:
+    """What to say if effects are mostly of one sign, which a slab that is symmetric does not expect.
+
+    Under the model a test is as likely to lie far above the null as far below it. Where effects have one sign, a null
+    that is free to move is bent towards them, and power is lost.
+    """
+    if "null_mean" not in s.learned.names or isinstance(s.priors["null_mean"], Fixed):
+        return None
+    nodes, weights = s.learned.few
+    w = weights if weights.ndim == 1 else weights.mean(axis=1)
+    e = (s.tests.z - w @ nodes.mu) / (w @ nodes.kappa)
+    above, below = int(np.sum(e > FAR_OUT)), int(np.sum(e < -FAR_OUT))
+    total = above + below
+    if total < FEWEST_FAR_OUT or abs(above - below) < LOPSIDED * np.sqrt(total):
+        return None
+    many, side = (above, "above") if above > below else (below, "below")
+    return (
+        f"of the {total} tests beyond {FAR_OUT:g} null sds {many} lie {side}: the effects are mostly of one sign, the "
+        f"slab is symmetric, and so the null's mean is drawn towards them ({w @ nodes.mu:.3f} standard errors). If "
+        "nothing but effects can shift a test, hold it: priors={'null_mean': fi.fixed(0)}"
+    )
