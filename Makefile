@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constrain
 INSTALLED := $(if $(wildcard $(VENV)/.installed-test),$(VENV)/.installed-test,$(VENV)/.installed)
 SOURCES   := $(shell find src -name '*.py')
 
-.PHONY: help demo test check format lint types doctest layers package bench bench-peers clean clean-kernels
+.PHONY: help demo test check format lint types doctest layers package bench bench-screens bench-peers clean clean-kernels
 .DELETE_ON_ERROR:
 
 help:
@@ -24,7 +24,8 @@ help:
 	@echo 'make check     ruff, mypy, doctests, the layering test, and what a built package contains'
 	@echo 'make format    let ruff write the source as `make check` wants it'
 	@echo 'make bench     race finetti against the peers that are installed, into benchmarks/results.md (ARGS="--quick": small)'
-	@echo 'make bench-peers  install those peers that are Python, in environments of their own (lme4: r-cran-lme4)'
+	@echo 'make bench-screens  its part on screens alone (SCREENS="--quick": small)'
+	@echo 'make bench-peers  install those peers that are Python, in environments of their own (R: r-cran-lme4 r-bioc-limma r-bioc-qvalue)'
 	@echo 'make clean     remove .venv, caches and finetti-demo/'
 
 demo: $(INSTALLED) $(VENV)/.kernels
@@ -56,7 +57,7 @@ package: $(VENV)/.installed-test
 	    import os, finetti; from finetti import datasets; \
 	    assert os.path.abspath(finetti.__file__).startswith(os.getcwd()), finetti.__file__; \
 	    n = [len(datasets.load(name)) for name in datasets.names()]; \
-	    assert all(os.path.exists(os.path.join('finetti', f)) for f in ('py.typed', 'datasets/README.md')); \
+	    assert all(os.path.exists(os.path.join('finetti', f)) for f in ('py.typed', 'datasets/README.md', 'show/template.html', 'show/screen_table.js')); \
 	    print('the built package holds', len(n), 'data sets, their README and py.typed')"
 	@rm -rf $(VENV)/wheel
 
@@ -67,6 +68,12 @@ format: $(VENV)/.installed-test
 # Peers are never dependencies: each group has an environment of its own, and what is absent is left out of the table.
 bench: $(INSTALLED) $(VENV)/.kernels
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
+	@$(if $(filter-out --quick,$(ARGS)),:,$(BIN)/python benchmarks/screen_speed.py $(SCREENS))
+
+# Screens alone; what is written of the other races stays.
+SCREENS ?= $(filter --quick,$(ARGS))
+bench-screens: $(INSTALLED) $(VENV)/.kernels
+	@$(BIN)/python benchmarks/screen_speed.py $(SCREENS)
 
 bench-peers: .venv-peers/.installed .venv-bambi/.installed
 

@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,11 +200,36 @@ def write(rows: list[Row], target: Path | None, command: str) -> str:
     ]
     text = "\n".join(lines)
     if target is not None:
-        target.write_text(text)
+        target.write_text(text + kept_sections(target))
         facts = [
             {"data": r.case.name, "seconds": r.seconds, "first": r.first, "left_out": r.left_out, "answers": r.answers,
              "notes": r.notes, "error": r.error, "cold": r.cold, "bambi": r.bambi}
             for r in rows
         ]  # fmt: skip
-        target.with_suffix(".json").write_text(json.dumps({"machine": machine(), "rows": facts}, indent=1) + "\n")
+        keep_facts(target, {"machine": machine(), "rows": facts})
     return text
+
+
+# ---- sections that other programs write into the same page -----------------------------------------------------------
+
+
+def kept_sections(target: Path) -> str:
+    """What stands between the marks `<!-- name -->` and `<!-- end of name -->` of an earlier page."""
+    old = target.read_text() if target.exists() else ""
+    return "".join(f"\n{part[0]}\n" for part in re.finditer(r"<!-- (\w+) -->.*?<!-- end of \1 -->", old, re.DOTALL))
+
+
+def replace_section(target: Path, name: str, text: str, facts: dict[str, Any]) -> None:
+    """Write one section of a page and of its JSON, and leave the rest as it is."""
+    old = target.read_text() if target.exists() else HEAD
+    block = f"<!-- {name} -->\n\n{text}\n<!-- end of {name} -->"
+    new, found = re.subn(f"<!-- {name} -->.*?<!-- end of {name} -->", lambda _: block, old, flags=re.DOTALL)
+    target.write_text(new if found else f"{old.rstrip()}\n\n{block}\n")
+    keep_facts(target, {name: facts})
+
+
+def keep_facts(target: Path, facts: dict[str, Any]) -> None:
+    """Put facts into the page's JSON beside what other programs put there."""
+    file = target.with_suffix(".json")
+    old = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**old, **facts}, indent=1) + "\n")

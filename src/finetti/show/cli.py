@@ -1,4 +1,4 @@
-"""The command line: `finetti demo`, `finetti fit`, `finetti meta`.
+"""The command line: `finetti demo`, `finetti fit`, `finetti meta`, `finetti screen`.
 
 Everything slow is imported inside the commands, so that `--help` comes at once. A refusal is one line on
 stderr and exit status 2; an interruption is exit status 130.
@@ -7,7 +7,6 @@ stderr and exit status 2; an interruption is exit status 130.
 from __future__ import annotations
 
 import gc
-import shlex
 import sys
 import warnings
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +15,8 @@ import typer
 
 from finetti import __version__
 from finetti.errors import FinettiError, FinettiWarning
+from finetti.show.screen_command import EXAMPLES, screen
+from finetti.show.shell import command, data_file, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,7 +137,7 @@ def demo(
     """Fit eight schools and radon in 85 counties, print what was learned, and write a report."""
     from finetti.show.demo import run
 
-    run(out, quiet=quiet, command=_command(), progress=_progress)
+    run(out, quiet=quiet, command=command(), progress=progress)
 
 
 @app.command(epilog=_FIT_EXAMPLES)
@@ -179,7 +180,7 @@ def fit(
         "seed": seed,
     }
     quantiles = arguments.parse_probs(probs)
-    path = _data_file(data)
+    path = data_file(data)
 
     def compute(progress: Any) -> Any:
         from finetti.posterior.api import fit as compute
@@ -236,8 +237,8 @@ def meta(
         "seed": seed,
     }
     quantiles = arguments.parse_probs(probs)
-    path = _data_file(data)
-    V = None if vcov is None else arguments.read_square(_data_file(vcov, "--vcov file"))
+    path = data_file(data)
+    V = None if vcov is None else arguments.read_square(data_file(vcov, "--vcov file"))
 
     def compute(progress: Any) -> Any:
         from finetti.studies.meta import meta as compute
@@ -248,6 +249,9 @@ def meta(
     call = f"fit = fi.meta({effect!r}, {se!r}, {data!r}{known}{_given(options)})"
     intro = f"Meta-analysis of {effect}"
     _show(compute, path, call, intro=intro, probs=quantiles, out=out, quiet=quiet)
+
+
+app.command(epilog=EXAMPLES)(screen)
 
 
 # What the functions take where nothing is said. The seed is always written: it is what makes the numbers come again.
@@ -264,16 +268,6 @@ def _given(options: dict[str, Any]) -> str:
     return "".join(f", {k}={arguments.as_python(v)}" for k, v in options.items() if _USUAL.get(k, ...) != v)
 
 
-def _data_file(given: str, what: str = "data file") -> Path:
-    from pathlib import Path
-
-    path = Path(given)
-    if not path.is_file():
-        state = "is a directory, not a file" if path.is_dir() else "does not exist"
-        raise FinettiError(f"The {what} {given!r} {state}; give the path of a CSV or Parquet file.")
-    return path
-
-
 def _show(
     compute: Callable[[Any], Any], path: Path, call: str, *, intro: str, probs: tuple[float, ...], out: str | None,
     quiet: bool,
@@ -286,7 +280,7 @@ def _show(
     from finetti.show.report import Entry
 
     directory = outputs.prepare(out) if out is not None else None
-    with _progress(quiet) as report_progress:
+    with progress(quiet) as report_progress:
         start = perf_counter()
         fitted = Reading(compute(report_progress))
         seconds = perf_counter() - start
@@ -296,45 +290,12 @@ def _show(
     text.print_fit(console, fitted, title=path.name, probs=probs, seconds=seconds, full=full)
     if directory is not None:
         entry, _ = outputs.write_entry(entry, directory)
-        outputs.write_report([entry], directory, title=f"finetti: {path.name}", intro=intro, command=_command())
+        outputs.write_report([entry], directory, title=f"finetti: {path.name}", intro=intro, command=command())
         _say_where(console, directory)
 
 
 def _say_where(console: Any, directory: Any) -> None:
     console.print(f"Wrote {directory / 'report.html'} (tables, draws and figures beside it).")
-
-
-def _command() -> str:
-    return shlex.join(["finetti", *sys.argv[1:]])
-
-
-class _progress:
-    """A spinner on stderr while a fit runs, only where a person watches; gives the callable that `fit` reports to."""
-
-    def __init__(self, quiet: bool = False) -> None:
-        self._show = not quiet and sys.stderr.isatty()
-
-    def __enter__(self) -> Callable[[str, int, int | None], None] | None:
-        if not self._show:
-            return None
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        self._bar = Progress(
-            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), TimeElapsedColumn(),
-            console=Console(stderr=True), transient=True,
-        )  # fmt: skip
-        self._bar.start()
-        task = self._bar.add_task("preparing", total=None)
-
-        def report(stage: str, done: int, total: int | None) -> None:
-            self._bar.update(task, description=stage, completed=done, total=total)
-
-        return report
-
-    def __exit__(self, *_: object) -> None:
-        if self._show:
-            self._bar.stop()
 
 
 def _one_line(error: BaseException) -> str:

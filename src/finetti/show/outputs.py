@@ -11,12 +11,12 @@ from typing import Any
 
 from finetti.errors import FinettiError
 from finetti.show import honesty
-from finetti.show.pictures import pictures
+from finetti.show.pictures import Picture, pictures
 from finetti.show.reading import Reading, is_meta, sentences
 from finetti.show.report import Entry, html
 from finetti.show.text import board
 
-__all__ = ["prepare", "slug", "write_entry", "write_report"]
+__all__ = ["prepare", "slug", "write_entry", "write_figures", "write_report"]
 
 
 def prepare(directory: str | os.PathLike[str]) -> Path:
@@ -106,13 +106,19 @@ def write_entry(entry: Entry, directory: Path, *, vector: bool = True) -> tuple[
     fit.posterior.to_netcdf(directory / "posterior.nc", engine="h5netcdf")
     files.append(directory / "posterior.nc")
 
-    drawn, names = pictures(fit), _Names()  # names of figures do not collide with those of tables
+    drawn = pictures(fit)
+    return replace(entry, figures=drawn), files + write_figures(drawn, directory, vector=vector)
+
+
+def write_figures(drawn: Sequence[Picture], directory: Path, *, vector: bool = True) -> list[Path]:
+    """Write figures as PNG, and as SVG where `vector`; return the files."""
+    names, files = _Names(), []  # names of figures do not collide with those of tables
     for picture in drawn:
         name = names.new(picture.plan.name)
         for ending, data in [("png", picture.png), *([("svg", picture.svg())] if vector else [])]:
             (directory / f"{name}.{ending}").write_bytes(data)
             files.append(directory / f"{name}.{ending}")
-    return replace(entry, figures=drawn), files
+    return files
 
 
 def write_report(entries: Sequence[Entry], directory: Path, **page: Any) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -20,7 +20,7 @@ from finetti.show.style import style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "Plan", "pictures", "plans"]
+__all__ = ["Picture", "Plan", "drawn_of", "pictures", "plans"]
 
 MOST = 12  # shrinkage figures per fit; a model with more varying coefficients is looked at one by one
 
@@ -185,8 +185,13 @@ def _shrinkage(fit: Any) -> list[Plan]:
 
 def pictures(fit: Any) -> tuple[Picture, ...]:
     """Draw every figure of `plans` that this fit has."""
+    return drawn_of(plans(fit), fit)
+
+
+def drawn_of(planned: Sequence[Plan], fit: Any) -> tuple[Picture, ...]:
+    """Draw these figures, without those of which this fit has nothing to show."""
     drawn = []
-    for plan in plans(fit):
+    for plan in planned:
         with _boxes_for_lacking_letters():
             figure = plan.draw(fit)
         if figure is None:

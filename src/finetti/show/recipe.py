@@ -13,7 +13,7 @@ import numpy as np
 from finetti.show.arguments import as_python
 from finetti.show.reading import is_meta
 
-__all__ = ["call", "preamble", "version", "versions"]
+__all__ = ["call", "folded", "preamble", "version", "versions"]
 
 PACKAGES = ("finetti", "numpy", "scipy", "numba", "pandas", "formulaic")
 MOST_NUMBERS = 400  # of the data: more are no longer read, and belong into a file
@@ -44,8 +44,8 @@ def call(fit: Any, data: str = "data") -> str:
         given["draws"] = n_draws
     given["seed"] = fit.seed
     if is_meta(fit):
-        return _folded("fit = fi.meta(", ["'effect'", "'se'", data, *_meta_arguments(fit), *_written(given)])
-    return _folded("fit = fi.fit(", [repr(str(fit.formula)), data, *_written(given)])
+        return folded("fit = fi.meta(", ["'effect'", "'se'", data, *_meta_arguments(fit), *_written(given)])
+    return folded("fit = fi.fit(", [repr(str(fit.formula)), data, *_written(given)])
 
 
 def _written(given: Mapping[str, Any]) -> list[str]:
@@ -75,7 +75,7 @@ def _covariance(fit: Any) -> list[str]:
     return ["V = [", *(f"    {[_short(v) for v in row]!r}," for row in V), "]"]
 
 
-def _folded(head: str, arguments: list[str]) -> str:
+def folded(head: str, arguments: Sequence[str]) -> str:
     """A call on one line if it fits, else an argument to a line."""
     line = f"{head}{', '.join(arguments)})"
     if len(line) <= _WIDTH:

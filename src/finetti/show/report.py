@@ -25,7 +25,7 @@ from finetti.show import report_parts as parts
 from finetti.show.pictures import Picture, pictures
 from finetti.show.reading import Reading, is_meta
 
-__all__ = ["Entry", "html", "write"]
+__all__ = ["Entry", "document", "html", "save", "target_of", "write"]
 
 
 @dataclass(frozen=True)
@@ -76,20 +76,40 @@ def html(entries: Sequence[Entry], *, title: str, intro: str = "", command: str 
     str
         A complete HTML document (UTF-8).
     """
+    sections = [_section(i, entry, alone=len(entries) == 1) for i, entry in enumerate(entries, 1)]
+    links = [link for _, own in sections for link in own] + [("reproduce", "How to reproduce")]
+    body = "\n".join([*(text for text, _ in sections), _reproduce(entries, command)])
+    return document(title, intro, links, body)
+
+
+def document(
+    title: str, intro: str, links: Sequence[tuple[str, str]], body: str, *, styles: Sequence[str] = ("report.css",),
+    scripts: Sequence[str] = ("table.js",),
+) -> str:  # fmt: skip
+    """Return a page from its body, which is HTML; everything else is escaped here.
+
+    Parameters
+    ----------
+    title, intro : str
+        Heading of the page and a sentence below it.
+    links : sequence of (anchor, words)
+        Table of contents.
+    body : str
+    styles, scripts : sequence of str
+        Files of `finetti.show`, put together into the one style and the one script that the page's policy names.
+    """
     shelf = resources.files("finetti.show")
     template, style, script = (
-        shelf.joinpath(name).read_text(encoding="utf-8") for name in ("template.html", "report.css", "table.js")
+        "\n".join(shelf.joinpath(name).read_text(encoding="utf-8") for name in names)
+        for names in (("template.html",), styles, scripts)
     )
-    sections = [_section(i, entry, alone=len(entries) == 1) for i, entry in enumerate(entries, 1)]
-    again = _reproduce(entries, command)
     written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     foot = f"Written by finetti {recipe.version('finetti')} on {written}. This file needs no network."
-    links = [link for _, own in sections for link in own] + [("reproduce", "How to reproduce")]
     return Template(template).substitute(
         title=escape(title),
         intro=parts.paragraph(intro, "intro") if intro and intro != title else "",
         contents="".join(_link(anchor, words) for anchor, words in links),
-        body="\n".join([*(text for text, _ in sections), again]),
+        body=body,
         footer=parts.paragraph(foot),
         style=style,
         script=script,
@@ -129,6 +149,13 @@ def write(fit: Any, path: str | os.PathLike[str], title: str | None = None) -> P
     FinettiError
         If the file cannot be written.
     """
+    target = target_of(path)
+    heading = parts.heading(fit) if title is None else str(title)
+    return save(html([Entry(heading, fit)], title=heading), target)
+
+
+def target_of(path: str | os.PathLike[str]) -> Path:
+    """Return the file that a report goes to, or raise before anything slow has run; see `write`."""
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path) or "\0" in os.fspath(path):
         raise FinettiError(f"the path of the report was {path!r}; give a file or a directory, such as 'report.html'")
     target = Path(path)
@@ -139,8 +166,11 @@ def write(fit: Any, path: str | os.PathLike[str], title: str | None = None) -> P
             f"the report cannot be written to {str(path)!r}: there is no directory {str(target.parent)!r}. "
             "Make it first, or give another path"
         )
-    heading = parts.heading(fit) if title is None else str(title)
-    page = html([Entry(heading, fit)], title=heading)
+    return target
+
+
+def save(page: str, target: Path) -> Path:
+    """Write the page, or say why it cannot be written; return the file."""
     try:
         target.write_text(page, encoding="utf-8")
     except OSError as error:

@@ -31,7 +31,7 @@ from finetti.show.tables import (
 from finetti.show.text import FAILED, POOLED, board
 
 __all__ = ["answer", "data_and_priors", "diagnostics", "figure", "groups", "heading", "honest", "model", "paragraph",
-           "results", "studies"]  # fmt: skip
+           "results", "studies", "tiles", "verdict", "written"]  # fmt: skip
 
 MOST_LEVELS = 1000  # rows beyond this make a page that a phone cannot scroll
 
@@ -55,7 +55,7 @@ def answer(fit: Any, probs: Sequence[float], story: str, seconds: float | None) 
     """What was asked, what was found, and whether it may be believed."""
     parts = [_verdict(fit, seconds)]
     parts.append(f'<p class="asked"><b>Asked:</b> {escape(story or asked(fit))}</p>')
-    parts.append(_tiles(facts(fit, probs), coverage(probs)))
+    parts.append(tiles(facts(fit, probs), coverage(probs)))
     said = found(fit, probs)
     if said:
         parts.append(f"<p>{escape(' '.join(said))}</p>")
@@ -63,37 +63,40 @@ def answer(fit: Any, probs: Sequence[float], story: str, seconds: float | None) 
 
 
 def _verdict(fit: Any, seconds: float | None) -> str:
-    found_ = fit.diagnostics
+    items = [plural(fit.n_rows, "study" if is_meta(fit) else "row")]
+    for group in fit.group_names:
+        if not is_meta(fit) or group == "cluster":
+            items.append(levels_of(fit.groups(group)["level"].nunique(), str(group)))
+    return verdict(fit.diagnostics, items, seconds)
+
+
+def verdict(found_: Any, items: Sequence[str], seconds: float | None) -> str:
+    """Whether the result may be used: a loud box where its diagnostics say no, else a line of facts about it."""
     if not found_.ok:
         words = "".join(f"<li>{escape(w)}</li>" for w in found_.warnings)
         return f'<div class="banner" role="alert"><strong>{escape(FAILED)}</strong><ul>{words}</ul></div>'
-    items = [
-        '<b class="ok">✓ passed its own check</b>',
-        f"<b>{plural(fit.n_rows, 'study' if is_meta(fit) else 'row')}</b>",
-    ]
-    for group in fit.group_names:
-        if not is_meta(fit) or group == "cluster":
-            items.append(f"<b>{escape(levels_of(fit.groups(group)['level'].nunique(), str(group)))}</b>")
+    made = ['<b class="ok">✓ passed its own check</b>', *(f"<b>{escape(item)}</b>" for item in items)]
     if seconds is not None:
-        items.append(f"fitted in <b>{duration(seconds)}</b>")
+        made.append(f"fitted in <b>{duration(seconds)}</b>")
     n = len(found_.warnings)
     if n:
-        items.append(f'<span class="warned">{plural(n, "remark")} under Diagnostics</span>')
-    return f'<ul class="facts">{"".join(f"<li>{item}</li>" for item in items)}</ul>'
+        made.append(f'<span class="warned">{plural(n, "remark")} under Diagnostics</span>')
+    return f'<ul class="facts">{"".join(f"<li>{item}</li>" for item in made)}</ul>'
 
 
-def _tiles(found_: Sequence[Fact], share: str) -> str:
-    tiles = []
+def tiles(found_: Sequence[Fact], share: str) -> str:
+    """The numbers that matter most, large, each with its interval."""
+    made = []
     for fact in found_:
-        tiles.append(
+        made.append(
             f'<div class="tile"><dt>{escape(fact.words)} <code>{breakable(fact.label)}</code></dt>'
             f"<dd><b>{escape(fact.value)}</b> <span>{escape(fact.interval)}</span></dd></div>"
         )
     words = paragraph(
         f"Large: posterior mean. Below: the interval that holds the value with probability {share}.", "aside"
     )
-    columns = {1: 2, 2: 2, 4: 4, 7: 4, 8: 4}.get(len(tiles), 3)  # no row with a single tile in it
-    return f'<dl class="tiles in-{columns}">{"".join(tiles)}</dl>{words}'
+    columns = {1: 2, 2: 2, 4: 4, 7: 4, 8: 4}.get(len(made), 3)  # no row with a single tile in it
+    return f'<dl class="tiles in-{columns}">{"".join(made)}</dl>{words}'
 
 
 # --- the model ----------------------------------------------------------------------------------------
@@ -103,10 +106,14 @@ def model(fit: Any) -> str:
     """The formula, the model as mathematics, and the same as plain text."""
     blocks = equations(fit.model)
     parts = [f'<p class="formula"><code>{escape(str(fit.formula))}</code></p>']
-    parts += [_block(block) for block in blocks]
     words = "Normal, t and half-t are written with their location and squared scale. 0 as an index is the intercept."
-    parts.append(paragraph(words, "aside"))
-    parts.append(f"<details><summary>The same as plain text</summary>{_board(board(fit))}</details>")
+    return "\n".join([*parts, written(blocks, words, board(fit))])
+
+
+def written(blocks: Sequence[Block], words: str, text: str) -> str:
+    """Equations, a sentence on how to read them, and the same as plain text."""
+    parts = [*(_block(block) for block in blocks), paragraph(words, "aside")]
+    parts.append(f"<details><summary>The same as plain text</summary>{_board(text)}</details>")
     return "\n".join(parts)
 
 
@@ -241,8 +248,8 @@ def data_and_priors(fit: Any, source: str) -> str:
     return "\n".join(parts)
 
 
-def diagnostics(fit: Any) -> str:
-    """What was checked, in words, and what to do."""
+def diagnostics(fit: Any, judge: str = "the predictive figure") -> str:
+    """What was checked, in words, and what to do; `judge` shows whether the model suits the data."""
     found_ = fit.diagnostics
     if not found_.ok:
         lead = "The computation failed its own check. Do not use the numbers above; do what the warnings below advise."
@@ -254,7 +261,6 @@ def diagnostics(fit: Any) -> str:
     parts = [paragraph(lead), f"<ul>{''.join(items)}</ul>"]
     parts.append(
         paragraph("These checks are about the computation: that the numbers are the posterior of this model. Whether "
-                  "the model suits the data is judged from the predictive figure and from what is known of the matter.",
-                  "aside")
+                  f"the model suits the data is judged from {judge} and from what is known of the matter.", "aside")
     )  # fmt: skip
     return "\n".join(parts)

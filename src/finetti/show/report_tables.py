@@ -12,7 +12,7 @@ _SHARES = ("weight", "share")  # columns between 0 and 1, with a bar
 _FILTER_FROM = 12  # rows; a shorter table is read faster than a filter is typed
 
 
-def table_html(table: Table, caption: str, noun: str = "rows") -> str:
+def table_html(table: Table, caption: str, noun: str = "rows", kind: str = "sortable") -> str:
     """Return a table in a box that scrolls sideways where the page is narrow.
 
     Parameters
@@ -22,6 +22,8 @@ def table_html(table: Table, caption: str, noun: str = "rows") -> str:
         What it shows, above it.
     noun : str
         What a row is, for the filter box of a long table.
+    kind : str
+        Its class; a "sortable" one is made so by the script.
 
     Examples
     --------
@@ -42,7 +44,7 @@ def table_html(table: Table, caption: str, noun: str = "rows") -> str:
     long = f' data-filter="Filter {len(table.rows):,} {escape(noun)}"' if len(table.rows) >= _FILTER_FROM else ""
     body = "\n".join(lines)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="sortable"{long}>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="{kind}"{long}>'
         f"<caption><span>{escape(caption)}</span></caption>"
         f"<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
     )

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-__all__ = ["banner", "board", "console", "diagnostics", "print_fit", "rich_table", "wrapped"]
+__all__ = ["banner", "board", "bullet", "console", "diagnostics", "print_board", "print_fit", "print_heading",
+           "print_table", "rich_table", "wrapped"]  # fmt: skip
 
 PIPED_WIDTH = 120
 MOST_LEVELS = 20  # per grouping factor; of more, the first and last few, and all of them in the CSV file
@@ -67,7 +68,7 @@ def _style(name: str) -> str:
     return {"mean": "bold", "n": "dim", "ess": "dim", "mcse": "dim", "population": "dim"}.get(name, "")
 
 
-def _print_table(out: Console, table: Table) -> None:
+def print_table(out: Console, table: Table) -> None:
     """Print whole numbers always: on a narrow terminal the most dispensable columns are left out."""
     from rich.measure import Measurement
     from rich.padding import Padding
@@ -105,10 +106,11 @@ def banner(fit: Any) -> RenderableType | None:
 
 def diagnostics(fit: Any, width: int = PIPED_WIDTH) -> list[Text]:
     """Return the diagnostics in words, one sentence to a bullet, warnings in yellow."""
-    return [_bullet(line, width, "yellow" if warned else "") for line, warned in sentences(fit)]
+    return [bullet(line, width, "yellow" if warned else "") for line, warned in sentences(fit)]
 
 
-def _bullet(line: str, width: int, style: str = "") -> Text:
+def bullet(line: str, width: int, style: str = "") -> Text:
+    """Return a sentence as an item of a list."""
     from rich.text import Text
 
     return Text(fill(line, max(20, width), initial_indent="  • ", subsequent_indent="    "), style=style)
@@ -139,6 +141,23 @@ def board(fit: Any) -> str:
     """Return the formula and the model in mathematical form; the formula only once where the model begins with it."""
     model, formula = str(fit.model), str(fit.formula)
     return model if model.startswith(formula) else f"{formula}\n\n{model}"
+
+
+def print_heading(out: Console, words: str, aside: str = "") -> None:
+    """Print a heading, and what it is about beside it."""
+    from rich.text import Text
+
+    out.print()
+    out.print(Text(words, style="bold").append(f"  {aside}" if aside else "", style="dim not bold"))
+
+
+def print_board(out: Console, lines: str) -> None:
+    """Print a model; a line that is too wide is broken where its mathematics allows."""
+    from rich.text import Text
+
+    for line in lines.splitlines():
+        for part in wrapped(f"  {line}" if line else "", max(40, out.width)):
+            out.print(Text(part), soft_wrap=True)
 
 
 def print_fit(
@@ -175,16 +194,13 @@ def print_fit(
     fit = Reading(fit)
 
     def heading(words: str, aside: str = "") -> None:
-        out.print()
-        out.print(Text(words, style="bold").append(f"  {aside}" if aside else "", style="dim not bold"))
+        print_heading(out, words, aside)
 
     out.print(Rule(Text(title, style="bold"), characters="━" if out.encoding.startswith("utf") else "="))
     if subtitle:
         out.print(Text(subtitle, style="dim"))
     heading("Model")
-    for line in board(fit).splitlines():
-        for part in wrapped(f"  {line}" if line else "", max(40, out.width)):
-            out.print(Text(part), soft_wrap=True)
+    print_board(out, board(fit))
     warning = banner(fit)
     if warning is not None:
         out.print()
@@ -192,15 +208,15 @@ def print_fit(
     if is_meta(fit):
         at = ", at the means of the moderators" if fit.has_moderators else ""
         heading("Overall effect", f"posterior, {plural(fit.n_rows, 'study')}{at}")
-        _print_table(out, meta_table(fit.overall(probs), "effect"))
+        print_table(out, meta_table(fit.overall(probs), "effect"))
         heading("Heterogeneity", "tau: sd of the true effects; I2: its share in the variance of a typical study")
-        _print_table(out, meta_table(fit.heterogeneity(probs), "heterogeneity"))
+        print_table(out, meta_table(fit.heterogeneity(probs), "heterogeneity"))
     heading("Summary", f"posterior, {plural(fit.n_rows, 'row')}")
-    _print_table(out, summary_table(fit, probs))
+    print_table(out, summary_table(fit, probs))
     if is_meta(fit):
         table = studies_table(fit, None if fit.n_rows <= most_levels else min(_FEW, most_levels), probs)
         heading("Studies", "share: in the overall effect; weight: of the study's own data in its pooled effect")
-        _print_table(out, table)
+        print_table(out, table)
         if table.omitted:
             out.print(f"  ({table.omitted:,} of {fit.n_rows:,} studies not shown; {full})", style="dim")
     for group in () if is_meta(fit) else fit.group_names:
@@ -208,14 +224,14 @@ def print_fit(
         table = groups_table(fit, group, None if total <= most_levels else min(_FEW, most_levels), probs)
         aside = f"raw estimate → {POOLED[pooling_of(fit, group)]}; weight = share of the group's own data"
         heading(f"Groups: {group}", f"{plural(total, 'level')}; {aside}")
-        _print_table(out, table)
+        print_table(out, table)
         if table.omitted:
             out.print(f"  ({table.omitted:,} of {total:,} levels not shown; {full})", style="dim")
     heading("Diagnostics")
-    for bullet in diagnostics(fit, out.width):
-        out.print(bullet)
+    for line in diagnostics(fit, out.width):
+        out.print(line)
     if seconds is not None:
-        out.print(_bullet(f"Time taken: {duration(seconds)}.", out.width))
+        out.print(bullet(f"Time taken: {duration(seconds)}.", out.width))
     if warning is not None:
         out.print(warning)  # once more: the first one may have scrolled away
     out.print()

@@ -24,6 +24,7 @@ import pandas as pd
 from finetti.errors import DataError, FinettiError, FinettiWarning, ModelError, NotBuiltError, available
 from finetti.inference.hyper import HyperPosterior, Progress, Target, explore, single_node
 from finetti.inference.spike_slab import Nodes, Observed, Slab, make_slab
+from finetti.inference.spike_slab_by_priors import spread_priors
 from finetti.inference.spike_slab_empirical import Estimate, maximise, maximise_mixture
 from finetti.inference.spike_slab_priors import Hyper, resolve_priors
 from finetti.inference.spike_slab_sets import SetsTarget
@@ -33,6 +34,8 @@ from finetti.model.priors import Prior
 from finetti.posterior.fit import PROBS
 from finetti.posterior.summary import check_probs, quantile_names
 from finetti.studies.moderate import Moderated
+from finetti.studies.screen_by_fit import fit_by
+from finetti.studies.screen_by_input import read_by
 from finetti.studies.screen_diagnostics import ScreenDiagnostics, diagnose
 from finetti.studies.screen_hyper import Common, Estimated, Learned
 from finetti.studies.screen_input import FEW, Screened, read_moderated, read_screen
@@ -128,9 +131,7 @@ def screen(
     for name, value, options in (("null", null, NULLS), ("slab", slab, SLABS), ("method", method, METHODS)):
         if value not in options:
             raise ModelError(f"{name}={value!r} is unknown; {available(str(value), options)}")
-    if by is not None:
-        raise NotBuiltError("by= is part of the design, but covariates of the tests are not built yet; leave it out.")
-    if slab == "mixture" and method == "full":
+    if slab == "mixture" and by is None and method == "full":
         raise NotBuiltError(
             "slab='mixture' is fitted by method='empirical' only: the posterior of its weights is not built yet. Give "
             "method='empirical', or slab='student_t' or 'laplace', which have heavy tails, too."
@@ -144,6 +145,8 @@ def screen(
             raise ModelError(f"contrast={contrast!r} chooses among those of fi.moderate's result; here effects are given.")
         screened = read_screen(effect, se, data, df=df, labels=labels)
         tests = Observed.of(screened.effect, screened.se, screened.df)
+    covariate = None if by is None else read_by(by, data, screened.n)
+    spreads, priors = (None, priors) if covariate is None else spread_priors(priors)
     resolved = resolve_priors(priors, null, float(np.median(screened.se)))
     if np.ptp(tests.z) == 0.0 and not isinstance(resolved["null_sd"], Fixed):
         raise DataError(
@@ -153,7 +156,12 @@ def screen(
     start = time.perf_counter()
     estimate: Estimate | None = None
     learned: Learned
-    if method == "empirical":
+    if covariate is not None and spreads is not None:
+        if sets is not None:
+            raise NotBuiltError("by= with a result of fi.moderate is not built yet; give its effects, se and df.")
+        tests, posterior, learned, estimate = fit_by(tests, covariate, slab, resolved, spreads, method, seed, progress)
+        used = make_slab(slab)
+    elif method == "empirical":
         estimate = _estimate(tests, slab, resolved)
         learned, used = Estimated(estimate), estimate.slab
         posterior = single_node((), np.zeros((1, 0)), (), estimate.log_likelihood)

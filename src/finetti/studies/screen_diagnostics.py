@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["ScreenDiagnostics", "diagnose"]
 
 
-# null sds from which a test is called far out, the fewest that can be lopsided, and by how many binomial sds
-FAR_OUT, FEWEST_FAR_OUT, LOPSIDED = 3.0, 20, 5.0
+# null sds from which a test is called far out, the fewest that can be lopsided, and the share that makes them so
+FAR_OUT, FEWEST_FAR_OUT, LOPSIDED = 3.0, 20, 0.8
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,12 @@ def _one_sided(s: Screen) -> str | None:
     w = weights if weights.ndim == 1 else weights.mean(axis=1)
     e = (s.tests.z - w @ nodes.mu) / (w @ nodes.kappa)
     above, below = int(np.sum(e > FAR_OUT)), int(np.sum(e < -FAR_OUT))
-    total = above + below
-    if total < FEWEST_FAR_OUT or abs(above - below) < LOPSIDED * np.sqrt(total):
-        return None
+    total, drawn = above + below, float(w @ nodes.mu)
     many, side = (above, "above") if above > below else (below, "below")
+    if total < FEWEST_FAR_OUT or many < LOPSIDED * total or (drawn > 0.0) != (above > below):
+        return None
     return (
         f"of the {total} tests beyond {FAR_OUT:g} null sds {many} lie {side}: the effects are mostly of one sign, the "
-        f"slab is symmetric, and so the null's mean is drawn towards them ({w @ nodes.mu:.3f} standard errors). If "
+        f"slab is symmetric, and so the null's mean is drawn towards them ({drawn:.3f} standard errors). If "
         "nothing but effects can shift a test, hold it: priors={'null_mean': fi.fixed(0)}"
     )

@@ -75,7 +75,8 @@ def few_nodes(
     else:
         everywhere = features(pool, functions(pool))
         at_pool = everywhere[picked]
-        goal, *_ = hyper.weighted.moments(at_nodes, everywhere)
+        with np.errstate(all="ignore"):  # of a probability that is 0 at every node the sd and its error are nothing
+            goal, *_ = hyper.weighted.moments(at_nodes, everywhere)
     urgency = np.ones(at_pool.shape[1])
     urgency[: at_pool.shape[1] - 2 * n_functions] = FIRST
     if not np.all(np.isfinite(goal)):  # the check of the weights has failed, and says so
