@@ -29,7 +29,7 @@ from scipy.optimize import nnls
 from finetti.inference.modes import find_modes
 from finetti.inference.spike_slab import Nodes, Observed, Slab, make_slab, mixture_slab
 from finetti.inference.spike_slab_priors import Hyper
-from finetti.inference.spike_slab_target import ScreenTarget
+from finetti.inference.spike_slab_target import ScreenTarget, scan, sketch
 from finetti.model.densities import Fixed
 from finetti.model.distribution import Prior
 
@@ -39,6 +39,8 @@ Floats = npt.NDArray[np.float64]
 
 # log-likelihood that an interior optimum must have above a boundary to be preferred
 WORTH = 1e-6
+# log-likelihood by which a special case must fall short on a sketch of the data to be left out
+FAR_BELOW = 50.0
 # steps of the convex programme, the gap aimed at (per test), what is added to the Hessian, weights taken as zero
 STEPS, GAP, RIDGE, NOTHING = 200, 1e-8, 1e-10, 1e-10
 # tests whose likelihoods are held in memory at once
@@ -89,14 +91,31 @@ def _climb(tests: Observed, slab: Slab, priors: Mapping[str, Prior]) -> tuple[di
     return best, float(modes.height[0]), modes.converged, len(modes.theta)
 
 
+def _unless_far_below(
+    tests: Observed, slab: Slab, special: Mapping[str, Prior], best: Mapping[str, float]
+) -> tuple[dict[str, float], float, bool]:
+    """The best of a special case; minus infinity where a sketch of many tests shows that it cannot win."""
+    rough = sketch(tests)
+    hyper = Hyper(special, float(np.median(tests.se)), use_priors=False)
+    if rough is not tests and hyper.names:
+        target = ScreenTarget(rough, slab, hyper)
+        found = find_modes(target.gradient, scan(rough, slab, hyper)[:1], target.curvature())
+        at_best = Nodes.of(best["pi0"], best["slab_sd"], best["null_mean"], best["null_sd"])
+        if found.height[0] < float(rough.log_likelihood(slab, at_best)[0]) - FAR_BELOW:
+            return {}, -np.inf, True
+    return _climb(tests, slab, special)[:3]
+
+
 def maximise(tests: Observed, slab: Slab, priors: Mapping[str, Prior]) -> Estimate:
     """Maximise log p(x | theta) over what is not held; priors serve only to say what is."""
     best, value, converged, count = _climb(tests, slab, priors)
     boundary: tuple[str, ...] = ()
     if not isinstance(priors["pi0"], Fixed):
         unit = float(np.median(tests.se))
-        null, null_value, null_ok, _ = _climb(tests, slab, {**priors, "pi0": Fixed(1.0), "slab_sd": Fixed(unit)})
-        alone, alone_value, alone_ok, _ = _climb(tests, slab, {**priors, "pi0": Fixed(0.0)})
+        only_null = {**priors, "pi0": Fixed(1.0), "slab_sd": Fixed(unit)}
+        no_null = {**priors, "pi0": Fixed(0.0)}
+        null, null_value, null_ok = _unless_far_below(tests, slab, only_null, best)
+        alone, alone_value, alone_ok = _unless_far_below(tests, slab, no_null, best)
         if max(null_value, alone_value) > value - WORTH:
             if null_value >= alone_value - WORTH:
                 best, value, converged, boundary = {**null, "slab_sd": 0.0}, null_value, null_ok, ("pi0", "slab_sd")
