@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from finetti.inference.hyper import Settings, explore
 from finetti.inference.spike_slab import Observed, make_slab
@@ -76,7 +77,9 @@ def targets(curve: bool, df: float = np.inf, slab: str = "normal") -> CategoryTa
     n, G = 120, 6
     group = np.arange(n) % G
     x, se = made(n, 0.8, seed=5)
-    hyper = ByHyper(Hyper(resolve_priors(None, "free", float(np.median(se))), float(np.median(se))), spread_priors(None)[0])
+    hyper = ByHyper(
+        Hyper(resolve_priors(None, "free", float(np.median(se))), float(np.median(se))), spread_priors(None)[0]
+    )
     g = grouped(x, se, group[rng.permutation(n)], df)
     if not curve:
         return CategoryTarget(g, make_slab(slab), hyper)
@@ -145,7 +148,9 @@ def test_posterior_of_a_curve_on_a_grid() -> None:
     priors = resolve_priors({"slab_sd": Fixed(4.0), "pi0": Fixed(0.8)}, "theoretical", 1.0)
     g = grouped(x, np.ones(n), group)
     B = curve_basis(np.array([1.0, 5.0]), g.sizes)  # two values: one term
-    target = CurveTarget(g, make_slab("normal"), ByHyper(Hyper(priors), spread_priors({"sd_slab_sd": Fixed(0.0)})[0]), B)
+    target = CurveTarget(
+        g, make_slab("normal"), ByHyper(Hyper(priors), spread_priors({"sd_slab_sd": Fixed(0.0)})[0]), B
+    )
     assert target.names == ("sd_pi0", "c[1]", "d[1]")
     found = explore(target, 0, Settings(), first=target.first())
     log_s, c = np.linspace(-7, 2, 90), np.linspace(-6, 6, 241)
@@ -160,7 +165,7 @@ def test_posterior_of_a_curve_on_a_grid() -> None:
     w /= w.sum()
     for values, mine in (
         (np.broadcast_to(np.exp(log_s)[:, None], w.shape), target.hyper.natural(found.theta)["sd_pi0"]),
-        (a[:, :, 1], found.payload[2][:, 1]), (1.0 / (1.0 + np.exp(-a[:, :, 0])), 1.0 / (1.0 + np.exp(-found.payload[2][:, 0]))),
+        (a[:, :, 1], found.payload[2][:, 1]), (expit(a[:, :, 0]), expit(found.payload[2][:, 0])),
     ):  # fmt: skip
         mean = np.sum(w * values)
         sd = np.sqrt(np.sum(w * (values - mean) ** 2))

@@ -37,7 +37,11 @@ def group_log_marginal(
     log += -0.5 * u[:, None] ** 2 - 0.5 * v**2 - np.log(2.0 * np.pi)
     total = logsumexp(log)
     w = np.exp(log - total)
-    return float(total + np.log((u[1] - u[0]) * (v[1] - v[0]))), float(w.sum(axis=1) @ u**2), float(w.sum(axis=1) @ expit(a))
+    return (
+        float(total + np.log((u[1] - u[0]) * (v[1] - v[0]))),
+        float(w.sum(axis=1) @ u**2),
+        float(w.sum(axis=1) @ expit(a)),
+    )
 
 
 def share_marginals(x: np.ndarray, group: np.ndarray, m: np.ndarray, s: np.ndarray, tau: float) -> np.ndarray:

@@ -107,9 +107,9 @@ def test_the_order_of_tests_and_the_names_of_levels_do_not_matter(found: Screen)
 
 def test_a_covariate_that_says_nothing() -> None:
     rng = np.random.default_rng(8)
-    x, _, _ = made(1500, seed=9)
+    x, _, _ = made(1000, seed=9)
     plain = screen(x, null="theoretical")
-    for by in (rng.integers(0, 6, 1500).astype(str), rng.normal(size=1500)):
+    for by in (rng.integers(0, 6, 1000).astype(str), rng.normal(size=1000)):
         other = screen(x, by=by, null="theoretical")
         for name in ("pi0", "slab_sd"):
             a, b = plain.hyper().loc[name], other.hyper().loc[name]
@@ -119,7 +119,7 @@ def test_a_covariate_that_says_nothing() -> None:
 
 
 def test_informative_sets_find_more_at_the_rate_that_is_asked_for() -> None:
-    x, level, null = made(3000, seed=21)
+    x, level, null = made(2000, seed=21)
     hits = []
     for by in (level, None):
         called = (screen(x, by=by, null="theoretical").table()["qvalue"] < 0.1).to_numpy()
@@ -137,7 +137,9 @@ def test_a_numeric_covariate(curve: Screen) -> None:
     assert list(table.columns[:7]) == ["n", "low", "high", "pi0_mean", "pi0_sd", "pi0_q10", "pi0_q90"]
     truth = expit(2.0 + 1.5 * table.index.to_numpy())
     inner = slice(5, 45)
-    assert np.max(np.abs(table["pi0_mean"] - truth).to_numpy()[inner] / (table["pi0_sd"].to_numpy()[inner] + 0.02)) < 3.0
+    assert (
+        np.max(np.abs(table["pi0_mean"] - truth).to_numpy()[inner] / (table["pi0_sd"].to_numpy()[inner] + 0.02)) < 3.0
+    )
     expected = 1.0 - curve.table()["prob_null"]
     assert table["expected_nonnull"].sum() == pytest.approx(expected.sum(), rel=1e-6)
 
@@ -160,9 +162,9 @@ def test_maximum_likelihood(numeric: bool) -> None:
 
 def test_simulation_based_calibration() -> None:
     ranks: dict[str, list[float]] = {name: [] for name in ("pi0", "slab_sd", "sd_pi0", "sd_slab_sd", "level", "scale")}
-    for r in range(24):
+    for r in range(20):
         rng = np.random.default_rng([r, 7])
-        n, G = 300, 4
+        n, G = 150, 4
         m, log_tau = np.log((p := rng.beta(10.0, 1.0)) / (1.0 - p)), np.log(3.0) + 0.5 * rng.normal()
         spread, stretch = np.abs(rng.normal(size=2)) * [1.0, 0.5]
         a, t = m + spread * rng.normal(size=G), log_tau + stretch * rng.normal(size=G)
@@ -180,7 +182,7 @@ def test_simulation_based_calibration() -> None:
 
 
 def test_slabs_errors_and_held_hyperparameters() -> None:
-    x, level, _ = made(200)
+    x, level, _ = made(60)
     priors = {"sd_slab_sd": fi.fixed(0.0), "slab_sd": fi.fixed(3.5), "sd_pi0": fi.half_normal(0.5)}
     s = screen(x, by=level, df=8, slab="laplace", null="theoretical", priors=priors)
     assert s.diagnostics.ok and s.hyper().loc["slab_sd", "mean"] == 3.5 and s.hyper().loc["sd_slab_sd", "sd"] == 0.0
@@ -206,7 +208,7 @@ def test_errors_say_what_to_do() -> None:
         screen(x, by=pd.Series(level).where(np.arange(60) != 7))
     with pytest.raises(DataError, match="missing in row 3"):
         screen(x, by=np.where(np.arange(60) == 3, np.nan, np.arange(60.0)))
-    with pytest.raises(DataError, match="infinite|finite values"):
+    with pytest.raises(DataError, match="finite values are needed"):
         screen(x, by=np.where(np.arange(60) == 3, np.inf, np.arange(60.0)))
     for alone in (np.full(60, "a"), np.ones(60)):
         with pytest.raises(DataError, match="nothing can vary"):

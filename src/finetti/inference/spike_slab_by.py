@@ -149,8 +149,8 @@ class CategoryTarget:
             six = self.hyper.six(theta)
             out, _ = self.grouped.integrate(self.slab, six, self.near(six))
             share = self.grouped.sizes / self.grouped.tests.n
-            mean = out[:, :, 5] @ share
-            variance = np.maximum(out[:, :, 6] - out[:, :, 5] ** 2, 0.0) @ share**2
+            mean = np.nan_to_num(out[:, :, 5]) @ share  # NaN where theta is absurd, at nodes without weight
+            variance = np.maximum(np.nan_to_num(out[:, :, 6]) - np.nan_to_num(out[:, :, 5]) ** 2, 0.0) @ share**2
             return self._value(theta, six, out), (mean, variance)
 
     def gradient(self, theta: Floats) -> tuple[Floats, Floats]:

@@ -7,8 +7,8 @@ jointly, in coordinates that take out what ties them together: with a Newton ste
 
     w^(theta), near the maximum of log p(x | theta, w) - |w|^2 / 2, and P(theta) = L L', its negative Hessian there,
 
-w = w^ + L'^-1 z has a posterior near N(0, I) in z whatever theta is. The map is triangular, with the Jacobian 1 / |L|, so
-that weights are exact wherever Newton's method ends. Without z, the value at z = 0 is the Laplace approximation of
+w = w^ + L'^-1 z has a posterior near N(0, I) in z whatever theta is. The map is triangular, its Jacobian 1 / |L|, and
+weights are exact wherever Newton's method ends. Without z, the value at z = 0 is the Laplace approximation of
 log p(x | theta), whose modes start the search and which maximum likelihood maximises.
 """
 
@@ -57,7 +57,7 @@ def curve_basis(value: Floats, sizes: npt.NDArray[np.int64]) -> Floats:
 
 @dataclass(frozen=True)
 class CurveTarget:
-    """log p(theta) + log p(z) + log p(x | theta, z); nodes yield the share of nulls, its variance 0, and a, t (S, G)."""
+    """log p(theta) + log p(z) + log p(x | theta, z); nodes yield the share of nulls, its variance 0, a, t (S, G)."""
 
     grouped: Grouped
     slab: Slab
@@ -209,7 +209,7 @@ def _step(gradient: Floats, P: Floats) -> tuple[Floats, Floats]:
     """Cholesky factors of P with its eigenvalues raised to `LEAST`, and Newton's steps."""
     P = np.where(np.all(np.isfinite(P), axis=(1, 2))[:, None, None], P, np.eye(P.shape[1]))
     values, vectors = np.linalg.eigh(P)
-    values = np.maximum(values, LEAST)
+    values = np.maximum(values, np.maximum(LEAST, 1e-10 * values[:, -1:]))
     safe = (vectors * values[:, None, :]) @ np.swapaxes(vectors, 1, 2)
     move = np.linalg.solve(safe, np.where(np.isfinite(gradient), gradient, 0.0)[:, :, None])[:, :, 0]
     longest = np.sqrt(np.sum(move**2, axis=1))

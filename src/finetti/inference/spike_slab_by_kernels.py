@@ -5,9 +5,9 @@ Given theta, a group with standard normal (u, v) has
     a = logit pi0 = m_a + s_a u,   t = log tau = m_t + s_t v,   L = int phi(u) phi(v) prod_j p(x_j | a, t) du dv.
 
 Trapezoidal rules converge exponentially on such integrands (Trefethen and Weideman 2014, SIAM Review 56). Rows of
-constant v, `STEP` posterior standard deviations apart, are laid around the mode; in each row points of u, `FINE` of that
-row's own standard deviations apart; both go outward until what they add is below exp(`CUT`) of the largest term. A
-row costs one exponential for each test, its points only products: log(f1 / f0) does not depend on pi0.
+constant v, `STEP` posterior standard deviations apart, are laid around the mode, in each row points of u, `FINE` of the
+row's own apart. Both go outward until what they add is below exp(`CUT`) of the largest term. A row costs an exponential
+of each test, its points only products: log(f1 / f0) does not depend on pi0.
 
 A lattice shifted at random, of which one point is drawn by its term, is a draw of (u, v) given theta.
 """
@@ -18,158 +18,21 @@ import math
 
 import numpy as np
 
-from finetti.inference.spike_slab_kernels import _log_slab, log_null
+from finetti.inference.spike_slab_by_densities import LANES, fast_exp, fill, look, products, shares
 from finetti.linalg.jit import inner, kernel
 
 __all__ = ["OUT", "curvatures", "integrate"]
 
 # of the lattice: distances of rows and of their points in standard deviations, and the log of the terms that end it
 STEP, FINE, CUT = 1.05, 0.8, -11.5
-# lanes of a product (with 16 a compiler lays them side by side, with 8 it does not), half of them, most points of one group, how close to the mode the lattice is centred
-LANES, HALF, MOST, NEAR = 16, 8, 8000, 0.3
-# Longest distances in logit pi0 and log tau. p(x | a, t) has its singularities at Im a = pi, Im t = pi / 2, which leaves
-# errors of exp(-2 pi^2 / h) and exp(-pi^2 / h), more where many tests meet there.
-WIDE_A, WIDE_T = 1.0, 0.6
-# shortest distance of points; a difference in log tau
-SHORTEST, DELTA = 1e-5, 1e-4
+# half the points that are looked at together, most points of one group, how close to the mode the lattice is centred
+HALF, MOST, NEAR = LANES // 2, 8000, 0.3
+# Longest distances in logit pi0 and log tau, and the shortest of u and v. p(x | a, t) has its singularities at
+# Im a = pi and Im t = pi / 2: errors of exp(-2 pi^2 / h) and exp(-pi^2 / h), and more where many tests meet there.
+WIDE_A, WIDE_T, SHORTEST = 1.0, 0.6, 1e-5
 # what `integrate` returns of a group: log L, E u, E u^2, E v, E v^2, E pi0, E pi0^2, E of the derivatives of the
 # log-likelihood by mu, log kappa, a, t, then the centre of the lattice and the precision of (u, v) there, and points
 OUT = 17
-
-
-@inner()
-def _fexp(x):  # type: ignore[no-untyped-def]
-    """exp(x) for x <= 0 to 1e-14, in steps that a compiler lays side by side (1 ns against 4)."""
-    x = max(x, -700.0)
-    y = x * 1.4426950408889634 + 6755399441055744.0  # 1.5 2^52: the last bits of y are the nearest integer
-    n = y - 6755399441055744.0
-    r = x - n * 0.6931471803691238 - n * 1.9082149292705877e-10
-    p = 1.0 / 3628800.0 + r / 39916800.0
-    p = 1.0 / 5040.0 + r * (1.0 / 40320.0 + r * (1.0 / 362880.0 + r * p))
-    p = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * p))))))
-    return np.int64(np.float64(p).view(np.int64) + (np.float64(y).view(np.int64) << 52)).view(np.float64)
-
-
-@inner()
-def _fill(tests, grids, slab, first, last, tau, mu, kappa, simple, slopes, buf):  # type: ignore[no-untyped-def]
-    """buf[0], buf[1]: f0 and f1 of the tests, with a common factor left out, the sum of whose logs is returned.
-
-    With `slopes` also buf[2], buf[3], buf[4], buf[5]: derivatives of log f0 and log f1 by e, of log f1 by log tau, e.
-    """
-    z, inv_se, band, half_df, log_weight, null_constant = tests
-    n = last - first
-    base = 0.0
-    if simple:
-        scale, shift, width = 1.0 / kappa, -mu / kappa, tau / kappa
-        A, B = buf[0], buf[1]
-        for j in range(n):
-            e = z[first + j] * scale + shift
-            rho = width * inv_se[first + j]
-            r = 1.0 / (1.0 + rho * rho)
-            half = 0.5 * e * e
-            B[j] = math.sqrt(r)
-            A[j] = _fexp(-half * (1.0 - r))
-            base -= half * r
-        if slopes:
-            for j in range(n):
-                e = z[first + j] * scale + shift
-                rho = width * inv_se[first + j]
-                r = 1.0 / (1.0 + rho * rho)
-                buf[2, j], buf[3, j], buf[4, j] = -e, -e * r, (1.0 - r) * (e * e * r - 1.0)
-                buf[5, j] = e
-        return base
-    ptr, v, fall = grids
-    kind, c, w = slab
-    for j in range(n):
-        i = first + j
-        e = (z[i] - mu) / kappa
-        low, high = ptr[band[i]], ptr[band[i] + 1]
-        l0, slope0 = log_null(e, half_df[i], null_constant[i])
-        l1, slope1, stretch = _log_slab(
-            e, tau * inv_se[i] / kappa, kind, c, w, v[low:high], fall[low:high], half_df[i], log_weight[i]
-        )
-        top = max(l0, l1)
-        buf[0, j], buf[1, j] = math.exp(l0 - top), math.exp(l1 - top)
-        base += top
-        if slopes:
-            buf[2, j], buf[3, j], buf[4, j], buf[5, j] = slope0, slope1, stretch, e
-    return base
-
-
-@inner()
-def _shares(a):  # type: ignore[no-untyped-def]
-    """pi0 and 1 - pi0 of a logit."""
-    if a > 0.0:
-        x = math.exp(-a)
-        return 1.0 / (1.0 + x), x / (1.0 + x)
-    x = math.exp(a)
-    return x / (1.0 + x), 1.0 / (1.0 + x)
-
-
-@inner()
-def _products(A, B, n, p0, p1, out):  # type: ignore[no-untyped-def]
-    """out[i]: sum of log(p0[i] A + p1[i] B) of the first n tests, for `LANES` pairs."""
-    whole = n - n % 8
-    product = np.empty(LANES)  # known to overlap nothing else, without which the lanes would go one by one
-    for i in range(LANES):
-        out[i], product[i] = 0.0, 1.0
-    for j in range(0, whole, 8):
-        for i in range(LANES):
-            a, b = p0[i], p1[i]
-            f = (a * A[j] + b * B[j]) * (a * A[j + 1] + b * B[j + 1])
-            f *= (a * A[j + 2] + b * B[j + 2]) * (a * A[j + 3] + b * B[j + 3])
-            g = (a * A[j + 4] + b * B[j + 4]) * (a * A[j + 5] + b * B[j + 5])
-            g *= (a * A[j + 6] + b * B[j + 6]) * (a * A[j + 7] + b * B[j + 7])
-            product[i] *= f * g
-        least = 1.0
-        for i in range(LANES):
-            least = min(least, product[i])
-        if least < 1e-140:
-            for i in range(LANES):
-                out[i] += math.log(product[i])
-                product[i] = 1.0
-    for j in range(whole, n):
-        for i in range(LANES):
-            product[i] *= p0[i] * A[j] + p1[i] * B[j]
-    for i in range(LANES):
-        out[i] += math.log(product[i])
-
-
-@inner()
-def _look(tests, grids, slab, first, last, theta, simple, u, v, buf, lanes):  # type: ignore[no-untyped-def]
-    """Log of the integrand at (u, v), its gradient, and the negative Hessian (uu, uv, vv)."""
-    m_a, s_a, m_t, s_t, mu, kappa = theta
-    n = last - first
-    tau = math.exp(m_t + s_t * v)
-    if not simple:  # the second derivative by log tau as a difference
-        _fill(tests, grids, slab, first, last, tau * math.exp(DELTA), mu, kappa, simple, True, buf)
-        for j in range(n):
-            buf[7, j] = buf[4, j]
-    base = _fill(tests, grids, slab, first, last, tau, mu, kappa, simple, True, buf)
-    nul, alt = _shares(m_a + s_a * u)
-    A, B, stretch, q = buf[0], buf[1], buf[4], buf[6]
-    lanes[0][:], lanes[1][:] = nul, alt
-    _products(A, B, n, lanes[0], lanes[1], lanes[2])
-    total = by_t = aa = at = tt = 0.0
-    for j in range(n):
-        q[j] = alt * B[j] / (nul * A[j] + alt * B[j])
-    for j in range(n):
-        x, s = q[j], stretch[j]
-        both = x * (1.0 - x)
-        total += x
-        by_t += x * s
-        aa += both
-        at += both * s
-        if simple:
-            r = B[j] * B[j]
-            ee = buf[2, j] * buf[2, j]
-            bend = 2.0 * (1.0 - r) * r * (ee * (2.0 * r - 1.0) - 1.0)
-        else:
-            bend = (buf[7, j] - s) / DELTA
-        tt += x * bend + both * s * s
-    value = base + lanes[2][0] - 0.5 * (u * u + v * v)
-    by_u, by_v = s_a * (n * alt - total) - u, s_t * by_t - v
-    return value, by_u, by_v, 1.0 - s_a * s_a * (aa - n * nul * alt), s_a * s_t * at, 1.0 - s_t * s_t * tt
 
 
 @inner()
@@ -192,7 +55,7 @@ def _bounded(uu, uv, vv):  # type: ignore[no-untyped-def]
 @inner()
 def _centre(tests, grids, slab, first, last, theta, simple, u, v, buf, lanes):  # type: ignore[no-untyped-def]
     """Near the mode: u, v, and a positive precision there."""
-    value, gu, gv, uu, uv, vv = _look(tests, grids, slab, first, last, theta, simple, u, v, buf, lanes)
+    value, gu, gv, uu, uv, vv = look(tests, grids, slab, first, last, theta, simple, u, v, buf, lanes)
     for _ in range(30):
         uu, uv, vv = _bounded(uu, uv, vv)
         det = uu * vv - uv * uv
@@ -206,9 +69,7 @@ def _centre(tests, grids, slab, first, last, theta, simple, u, v, buf, lanes):  
         share = min(1.0, 2.0 / longest)
         moved = False
         for _ in range(12):
-            new = _look(
-                tests, grids, slab, first, last, theta, simple, u + share * du, v + share * dv, buf, lanes
-            )
+            new = look(tests, grids, slab, first, last, theta, simple, u + share * du, v + share * dv, buf, lanes)
             if new[0] > value:
                 moved = True
                 break
@@ -261,7 +122,7 @@ def integrate(tests, grids, slab, ptr, thetas, starts, simple, slopes, shift, un
     for g in range(G):
         largest = max(largest, ptr[g + 1] - ptr[g])
     buf = np.empty((8, largest))
-    lanes = (np.empty(LANES), np.empty(LANES), np.empty(LANES))
+    lanes = (np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES))
     at_u, at_v, term = np.empty(MOST), np.empty(MOST), np.empty(MOST)
     pairs, weight = np.empty((MOST, 2)), np.empty(MOST)
     K = uniform.shape[2]
@@ -287,7 +148,7 @@ def integrate(tests, grids, slab, ptr, thetas, starts, simple, slopes, shift, un
             while count + 400 < MOST:
                 v = v0 + (row + shift[s, g, 1]) * h_v
                 tau = math.exp(m_t + s_t * v)
-                base = _fill(tests, grids, slab, first, last, tau, mu, kappa, simple, slopes, buf)
+                base = fill(tests, grids, slab, first, last, tau, mu, kappa, simple, slopes, buf)
                 base -= 0.5 * v * v
                 h_u = max(min(FINE * sd_u, WIDE_A / max(s_a, SHORTEST)), SHORTEST)
                 log_h = math.log(h_u)
@@ -299,13 +160,13 @@ def integrate(tests, grids, slab, ptr, thetas, starts, simple, slopes, shift, un
                     for i in range(LANES):
                         u = centre + (at + i + 0.5 + shift[s, g, 0]) * h_u
                         at_u[count + i] = u
-                        lanes[0][i], lanes[1][i] = _shares(m_a + s_a * u)
+                        lanes[0][i], lanes[1][i] = shares(m_a + s_a * u)
                         pairs[count + i, 0], pairs[count + i, 1] = lanes[0][i], lanes[1][i]
-                    _products(buf[0], buf[1], n, lanes[0], lanes[1], lanes[2])
+                    products(buf[0], buf[1], n, lanes[0], lanes[1], lanes[2], lanes[3])
                     for i in range(LANES):
                         u = at_u[count + i]
                         at_v[count + i] = v
-                        one = base + lanes[2][i] - 0.5 * u * u
+                        one = base + lanes[3][i] - 0.5 * u * u
                         term[count + i] = one if math.isfinite(one) else -np.inf
                         row_top = max(row_top, term[count + i])
                     least = max(top - log_h, row_top) + CUT
@@ -326,7 +187,7 @@ def integrate(tests, grids, slab, ptr, thetas, starts, simple, slopes, shift, un
                 total = mean = square = 0.0
                 if row_top > -np.inf:
                     for i in range(begun, count):
-                        weight[i] = _fexp(term[i] - row_top)
+                        weight[i] = fast_exp(term[i] - row_top)
                         total += weight[i]
                         mean += weight[i] * at_u[i]
                     mean /= total
@@ -383,14 +244,14 @@ def curvatures(tests, grids, slab, ptr, a, t, mu, kappa, simple, begin, end, out
     for g in range(G):
         largest = max(largest, ptr[g + 1] - ptr[g])
     buf = np.empty((8, largest))
-    lanes = (np.empty(LANES), np.empty(LANES), np.empty(LANES))
+    lanes = (np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES))
     for item in range(begin, end):
         s, g = item // G, item % G
         u, v = a[s, g], t[s, g]
-        value, by_a, by_t, aa, at, tt = _look(
+        value, by_a, by_t, aa, at, tt = look(
             tests, grids, slab, ptr[g], ptr[g + 1], (0.0, 1.0, 0.0, 1.0, mu[s], kappa[s]), simple, u, v, buf, lanes
         )
-        row = out[s, g]  # without the standard normal prior that `_look` includes
+        row = out[s, g]  # without the standard normal prior that `look` includes
         row[0] = value + 0.5 * (u * u + v * v)
         row[1], row[2] = by_a + u, by_t + v
         row[3], row[4], row[5] = 1.0 - aa, -at, 1.0 - tt

@@ -2,8 +2,8 @@
 
     logit pi0_g = m_pi + sd_pi0 u_g,   log tau_g = m_tau + sd_slab_sd v_g
 
-theta is that of `Hyper`, for the group at u = v = 0, followed by log sd_pi0 and log sd_slab_sd where they are free. Both
-are half-normal a priori, of scales `SD_PI0` and `SD_SLAB_SD`: logits that differ by 1 turn a share of effects of 5 %
+theta is that of `Hyper`, for the group at u = v = 0, then log sd_pi0 and log sd_slab_sd where they are free. Both are
+half-normal a priori, of scales `SD_PI0` and `SD_SLAB_SD`: logits that differ by 1 turn a share of effects of 5 %
 into one of 12 %, and slabs seldom differ by more than a factor of two.
 """
 
@@ -22,7 +22,7 @@ from finetti.inference.spike_slab_priors import Hyper
 from finetti.model.densities import Fixed, HalfNormal
 from finetti.model.distribution import Prior
 
-__all__ = ["BY_NAMES", "SPREADS", "ByHyper", "spread_priors"]
+__all__ = ["BY_NAMES", "SPREADS", "ByHyper", "Unsheared", "spread_priors"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -65,6 +65,15 @@ def spread_priors(given: Mapping[str, Prior] | None) -> tuple[dict[str, Prior], 
             )
         out[name] = prior
     return out, {name: prior for name, prior in given.items() if name not in SPREADS}
+
+
+@dataclass(frozen=True)
+class Unsheared(Hyper):
+    """`Hyper` with log null_sd itself as a coordinate: the slab of a typical group is not what widens the bulk."""
+
+    def _bulk(self, rest: Floats, tau: Floats) -> tuple[Floats, Floats, Floats]:
+        none = np.zeros_like(rest)
+        return none, none, none
 
 
 @dataclass(frozen=True)
@@ -144,7 +153,7 @@ class ByHyper:
     ) -> Floats:
         """Gradient (S, d) of log-likelihood and log prior.
 
-        Of the likelihood the derivatives by null_mean, log null_sd, m_pi, m_tau and by the log of each spread are given.
+        Of the likelihood the derivatives by null_mean, log null_sd, m_pi, m_tau and log of each spread are given.
         """
         out = np.empty_like(theta)
         out[:, : self.d_base] = self.base.gradient(theta[:, : self.d_base], mu, kappa, a, t)
@@ -159,4 +168,3 @@ class ByHyper:
             if self.base.use_priors:
                 out[:, k] += c.gradient(theta[:, k])
         return out
-

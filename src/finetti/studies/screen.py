@@ -93,7 +93,13 @@ def screen(
         errors). `fixed`
         holds one at a value. Of a mixture, beta(a, b) gives the null the weight a of a Dirichlet(a, 1, ..., 1).
     by : str or array_like, optional
-        A covariate of the tests; not built yet.
+        A covariate of the tests, a column of `data` or values: pi0 and the slab's scale vary with it through a
+        hierarchical prior. Text, categories and booleans are levels, each with a pi0 and a slab of its own around those
+        of a typical one; numbers (whole ones too: ``.astype(str)`` makes levels of them) are cut into at most 50 bins
+        of about as many tests, over which logit pi0 and log slab_sd are splines of three terms. How much they vary is
+        learned: `hyper` then has `sd_pi0` and `sd_slab_sd`, standard deviations of logit pi0 and log slab_sd between
+        levels or of each spline term, priors half-normal(1) and half-normal(0.5); its `pi0` is the share of nulls among
+        all tests, its `slab_sd` that of the typical level. ``priors["pi0"]`` is of the typical level, too.
     method : {"full", "empirical"}
         Full Bayes, or maximum likelihood for the hyperparameters, which ignores hyperpriors and their uncertainty.
     seed : int

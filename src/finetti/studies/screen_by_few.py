@@ -98,8 +98,7 @@ def few_by_group(tests: Observed, ptr: Ints, slab: Slab, drawn: Drawn) -> tuple[
     real = rows_null * np.where(sd > 1e-9 * (1.0 + np.abs(centre)), sd, 0.0) + centre
     mu, kappa = real[:, 0].copy(), np.exp(real[:, 1])
     a, t = drawn.flat(drawn.a), drawn.flat(drawn.t)
-    goals, spread = _spread(), np.argsort(np.argsort(weight)) * 0
-    del spread
+    goals = _spread()
     out_a, out_t, out_w = np.empty((ROWS, G)), np.empty((ROWS, G)), np.empty((ROWS, G))
     looked = np.unique(np.linspace(0, weight.size - 1, LOOKED_AT).astype(np.int64))
     looked = looked[weight[looked] > 0.0]
@@ -108,9 +107,12 @@ def few_by_group(tests: Observed, ptr: Ints, slab: Slab, drawn: Drawn) -> tuple[
         own = np.column_stack([a[:, g], t[:, g]])
         middle = weight @ own
         covariance = ((own - middle).T * weight) @ (own - middle) + 1e-14 * np.eye(2)
+        covariance += 1e-9 * np.trace(covariance) * np.eye(2)
         root = np.linalg.cholesky(covariance)
         x = np.linalg.solve(root, (own - middle).T).T
-        picked = np.array([m[np.argmin(np.sum((x[m] - goal) ** 2, axis=1))] for m, goal in zip(members, goals, strict=True)])
+        picked = np.array(
+            [m[np.argmin(np.sum((x[m] - goal) ** 2, axis=1))] for m, goal in zip(members, goals, strict=True)]
+        )
         some = _some(tests, int(ptr[g]), int(ptr[g + 1]))
         full = _tests(some, slab, a[looked, g], t[looked, g], flat_mu[looked], flat_kappa[looked])
         here = _tests(some, slab, a[picked, g], t[picked, g], mu, kappa)

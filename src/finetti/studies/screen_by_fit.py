@@ -13,9 +13,8 @@ from finetti.inference.modes import find_modes
 from finetti.inference.spike_slab import Observed, Slab, make_slab
 from finetti.inference.spike_slab_by import CategoryTarget, Grouped
 from finetti.inference.spike_slab_by_curve import CurveTarget, curve_basis
-from finetti.inference.spike_slab_by_priors import LEAST, MOST, SPREADS, ByHyper
+from finetti.inference.spike_slab_by_priors import LEAST, MOST, SPREADS, ByHyper, Unsheared
 from finetti.inference.spike_slab_empirical import Estimate
-from finetti.inference.spike_slab_priors import Hyper
 from finetti.model.distribution import Prior
 from finetti.studies.screen_by import ByCurve, ByGroup
 from finetti.studies.screen_by_input import Covariate
@@ -42,12 +41,12 @@ def fit_by(
     """
     if slab == "mixture":
         raise ModelError(
-            "by= needs a slab of one scale, and a mixture has many; give slab='student_t' or 'laplace', which have heavy "
-            "tails, too."
+            "by= needs a slab of one scale, and a mixture has many; give slab='student_t' or 'laplace', which have "
+            "heavy tails, too."
         )
     tests = replace(tests, group=covariate.group)
     unit, shape = float(np.median(tests.se)), make_slab(slab)
-    hyper = ByHyper(Hyper(priors, unit, use_priors=method == "full"), spreads)
+    hyper = ByHyper(Unsheared(priors, unit, use_priors=method == "full"), spreads)
     grouped = Grouped.of(tests)
     target: CategoryTarget | CurveTarget
     if covariate.value is None:
@@ -76,8 +75,10 @@ def _maximised(target: CategoryTarget | CurveTarget, hyper: ByHyper, slab: Slab)
     """One node, and the same as an estimate; curves are at their most probable values given theta."""
     converged, theta = True, np.zeros((1, 0))
     if hyper.names:
-        curve = isinstance(target, CurveTarget)
-        modes = target.marginal_modes() if curve else find_modes(target.gradient, target.starts(), target.curvature())
+        if isinstance(target, CurveTarget):
+            modes = target.marginal_modes()
+        else:
+            modes = find_modes(target.gradient, target.starts(), target.curvature())
         converged, theta = modes.converged, modes.theta[:1]
     if isinstance(target, CurveTarget):
         value = target.laplace(theta)[0]

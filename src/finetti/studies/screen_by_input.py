@@ -49,7 +49,8 @@ def read_by(by: Any, data: Any, n: int) -> Covariate:
     """Collect and check the covariate of `n` tests: a column of `data` by name, or values.
 
     Text, categories and booleans are levels, in the order of the categories, of the text's first appearance, and False
-    before True. Numbers, whole ones too, are cut into at most `BINS` bins of about as many tests, equal values together.
+    before True. Numbers, whole ones too, are cut into at most `BINS` bins of about as many tests, equal values
+    together; where they stand for levels, convert them with ``.astype(str)``.
 
     Raises
     ------
@@ -77,8 +78,8 @@ def read_by(by: Any, data: Any, n: int) -> Covariate:
     missing = np.flatnonzero(missing_mask(column))
     if missing.size:
         raise DataError(
-            f"by ({name!r}) is missing in row {missing[0]} (counting from 0; {missing.size} such rows in all). Leave out "
-            f"those tests, or give them a level of their own, for example with .fillna('unknown')."
+            f"by ({name!r}) is missing in row {missing[0]} (counting from 0; {missing.size} such rows in all). Leave "
+            f"out those tests, or give them a level of their own, for example with .fillna('unknown')."
         )
     if kind_of(column) in ("number", "integer", "decimal"):
         return _binned(numbers(column, name, "covariate"), name)
