@@ -147,3 +147,21 @@ def test_genes_keep_their_names_and_contrasts_theirs() -> None:
         screen(found, 1.0, contrast="first")
     with pytest.raises(ModelError, match="contrast"):
         screen([1.0, 2.0], contrast="first")
+
+
+def test_an_estimate_and_covariates_use_one_t_for_each_gene() -> None:
+    matrix, design = expression(200, 6.0, seed=6, effects=40)
+    names = [f"gene{i}" for i in range(200)]
+    found = moderate(pd.DataFrame(matrix, index=names), design, [0.0, 1.0])
+    e = found.effects
+    arrays = {"effect": e["effect"].to_numpy(), "se": e["se"].to_numpy(), "df": e["df"].to_numpy()}
+    plug = screen(found, method="empirical")
+    same = screen(**arrays, labels=e["gene"], method="empirical")
+    pd.testing.assert_frame_equal(plug.table(), same.table(), check_names=False)
+    first = pd.Series(np.repeat(["yes", "no"], [40, 160]), index=names)
+    by = screen(found, by=first.sample(frac=1.0, random_state=1), null="theoretical")
+    again = screen(**arrays, by=first.to_numpy(), null="theoretical")
+    assert by.groups()["n"].to_dict() == {"yes": 40, "no": 160}
+    assert np.array_equal(by.table()["prob_null"].to_numpy(), again.table()["prob_null"].to_numpy())
+    with pytest.raises(DataError, match="no value for gene 'gene0'"):
+        screen(found, by=first.iloc[1:])

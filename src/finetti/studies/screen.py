@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -148,10 +148,17 @@ def screen(
         screened, tests, sets = read_moderated(effect, contrast, se=se, data=data, df=df, labels=labels)
     else:
         if contrast is not None:
-            raise ModelError(f"contrast={contrast!r} chooses among those of fi.moderate's result; here effects are given.")
+            raise ModelError(
+                f"contrast={contrast!r} chooses among those of fi.moderate's result, but here effects are given; leave "
+                "it out."
+            )
         screened = read_screen(effect, se, data, df=df, labels=labels)
         tests = Observed.of(screened.effect, screened.se, screened.df)
-    covariate = None if by is None else read_by(by, data, screened.n)
+    covariate = None if by is None else read_by(_by_gene(by, screened) if moderated else by, data, screened.n)
+    if sets is not None and (covariate is not None or method == "empirical"):
+        # one t for each gene, the closest: an estimate has no nodes to average over, and groups of tests times sets of
+        # standard errors would be dear
+        tests, sets = replace(tests, sets=None), None
     spreads, priors = (None, priors) if covariate is None else spread_priors(priors)
     resolved = resolve_priors(priors, null, float(np.median(screened.se)))
     if np.ptp(tests.z) == 0.0 and not isinstance(resolved["null_sd"], Fixed):
@@ -163,8 +170,6 @@ def screen(
     estimate: Estimate | None = None
     learned: Learned
     if covariate is not None and spreads is not None:
-        if sets is not None:
-            raise NotBuiltError("by= with a result of fi.moderate is not built yet; give its effects, se and df.")
         tests, posterior, learned, estimate = fit_by(tests, covariate, slab, resolved, spreads, method, seed, progress)
         used = make_slab(slab)
     elif method == "empirical":
@@ -181,6 +186,24 @@ def screen(
     if screened.n < FEW:
         warnings.warn(out.diagnostics.warnings[-1], FinettiWarning, stacklevel=2)
     return out
+
+
+def _by_gene(by: Any, screened: Screened) -> Any:
+    """Values in the order of the genes, where they are named by gene; genes that were dropped are passed over."""
+    if not isinstance(by, (pd.Series, Mapping)):
+        return by
+    given = by if isinstance(by, pd.Series) else pd.Series(by)
+    if isinstance(given.index, pd.RangeIndex) and len(given) == screened.n:
+        return given
+    if not given.index.is_unique:
+        raise DataError("by names a gene twice; give one value for each.")
+    unknown = screened.labels[~screened.labels.isin(given.index)]
+    if len(unknown):
+        raise DataError(
+            f"by has no value for gene {unknown[0]!r} ({len(unknown)} such genes in all). Its index must name the genes "
+            "as the matrix does."
+        )
+    return given.loc[screened.labels]
 
 
 def _explore(target: Target, seed: int, progress: Progress | None) -> HyperPosterior:

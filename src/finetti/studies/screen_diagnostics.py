@@ -9,6 +9,8 @@ import numpy as np
 
 from finetti.inference.hyper import UPPER_90, Settings
 from finetti.model.densities import Fixed
+from finetti.studies.screen_by import ByCurve, ByGroup
+from finetti.studies.screen_by_fit import SETTINGS as BY
 from finetti.studies.screen_input import FEW
 
 if TYPE_CHECKING:
@@ -72,7 +74,9 @@ class ScreenDiagnostics:
 
 def diagnose(s: Screen) -> ScreenDiagnostics:
     """Collect the facts of a screen."""
-    posterior, settings, told, ok = s.posterior, Settings(), [], True
+    settings = BY if isinstance(s.learned, (ByCurve, ByGroup)) else Settings()
+    told: list[str] = []
+    posterior, ok = s.posterior, True
     mean_error = quantile_error = 0.0
     if posterior.n_nodes > 1:
         with np.errstate(all="ignore"):
