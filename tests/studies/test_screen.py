@@ -325,7 +325,7 @@ def test_empirical_at_the_edge_says_so() -> None:
         ({"effect": [1.0] * 20, "slab": "cauchy"}, ModelError, "slab='cauchy' is unknown"),
         ({"effect": [1.0] * 20, "method": "nuts"}, ModelError, "method='nuts' is unknown"),
         ({"effect": [1.0] * 20, "slab": "mixture"}, NotBuiltError, "method='empirical' only"),
-        ({"effect": [1.0] * 20, "by": "x"}, NotBuiltError, "covariates"),
+        ({"effect": [1.0] * 20, "by": "x"}, DataError, "names a column"),
         ({"effect": [1.0] * 20, "priors": {"pi0": student_t(3, 0, 1)}}, PriorError, "reaches beyond 0 and 1"),
         ({"effect": [1.0] * 20, "priors": {"null_sd": fixed(1)}, "null": "theoretical"}, PriorError, "contradicts"),
     ],

@@ -45,6 +45,8 @@ T_SLAB_DF = 4.0
 ONE, COMPONENT, LAPLACE, LOOKED_UP = 1.2e-8, 1.2e-8, 9e-8, 9e-8
 # components from which a table is worth its memory traffic
 FEW_COMPONENTS = 8
+# z up to which a sum of z^2 / 2 may be taken out of a log-likelihood without leaving its rounding behind
+FAST = 1e4
 # t errors are exact for deviations up to this many times the largest z
 REACH = 2.0
 
@@ -181,6 +183,10 @@ class Observed:
         return float(self.n), mean, float(np.sum((self.z - mean) ** 2))
 
     @cached_property
+    def _near(self) -> bool:
+        return bool(np.max(np.abs(self.z)) <= FAST)
+
+    @cached_property
     def single(self) -> bool:
         """Whether every test counts once."""
         return bool(np.all(self.count == 1.0))
@@ -249,8 +255,8 @@ class Observed:
         return Lookup(tables, np.ascontiguousarray(index.astype(np.int64)), float(np.log(rho[0])))
 
     def _simple(self, slab: Slab) -> bool:
-        """Whether one normal component is all there is, and every test counts once."""
-        return self.normal and self.single and slab.kind == 0 and slab.weight.size == 1
+        """Whether one normal component is all there is, every test counts once, and none is absurdly far out."""
+        return self.normal and self.single and self._near and slab.kind == 0 and slab.weight.size == 1
 
     def _squares(self, nodes: Nodes) -> Floats:
         """Sum of e^2 over tests at every node."""

@@ -33,6 +33,8 @@ Ints = npt.NDArray[np.int64]
 ERRORS, SLAB = 1e-10, 1e-9
 # tests with more than this many different df share grids: of bands, each this much wider than its lower end
 OWN_GRIDS, BAND = 8, 1.5
+# df from which t errors are normal ones: log densities differ by z^4 / (4 df) at most
+NEARLY_NORMAL = 1e10
 # the t slab is exact to SLAB for effects up to this many of its scales, to 1e-6 for ten times as many
 SLAB_REACH = 100.0
 
@@ -121,7 +123,7 @@ def error_grids(df: Floats, reach: float) -> ErrorGrids:
     >>> error_grids(np.array([np.inf, 5.0]), 10.0).band.tolist()
     [0, 1]
     """
-    n = df.size
+    n, df = df.size, np.where(df > NEARLY_NORMAL, np.inf, df)
     band, ptr = np.zeros(n, dtype=np.int64), [0, 1]
     v, fall, steps = [np.ones(1)], [np.zeros(1)], [1.0]
     finite = np.isfinite(df)

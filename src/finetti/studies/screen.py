@@ -200,8 +200,8 @@ def _by_gene(by: Any, screened: Screened) -> Any:
     unknown = screened.labels[~screened.labels.isin(given.index)]
     if len(unknown):
         raise DataError(
-            f"by has no value for gene {unknown[0]!r} ({len(unknown)} such genes in all). Its index must name the genes "
-            "as the matrix does."
+            f"by has no value for gene {unknown[0]!r} ({len(unknown)} such genes in all). Its index must name the "
+            "genes as the matrix does."
         )
     return given.loc[screened.labels]
 

@@ -30,6 +30,10 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
+# nodes from which draws are taken without a surrogate
+ENOUGH_NODES = 1024
+
+
 class Learned(Protocol):
     """What is known of the hyperparameters."""
 
@@ -146,7 +150,9 @@ class Common:
         return self._nodes(theta, weights), weights
 
     def joint(self, n: int, seed: int) -> tuple[Nodes, dict[str, Floats]]:
-        dense, rng = self.posterior.surrogate, np.random.default_rng([seed, 4])
+        rng = np.random.default_rng([seed, 4])
+        # many nodes speak for themselves; the surrogate's points stand in for few, uncorrected
+        dense = None if self.posterior.n_nodes >= ENOUGH_NODES else self.posterior.surrogate
         at, w = (self.posterior.theta, self.posterior.weights) if dense is None else (dense.theta, dense.weights)
         theta = at[resample(w, n, rng)]
         if self.sets is None:

@@ -21,7 +21,8 @@ Floats = npt.NDArray[np.float64]
 
 # tests below which the answer rests on the priors
 FEW = 20
-LARGEST = 1e100
+# effects and standard errors whose squares are numbers, and z whose squares still leave digits to a log-likelihood
+LARGEST, SMALLEST, FARTHEST = 1e100, 1e-100, 1e7
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,18 @@ def read_screen(effect: Any, se: Any = None, data: Any = None, *, df: Any = None
         raise DataError(
             f"A standard error must be above zero, but it is {spread[bad[0]]:g} in row {bad[0]} (counting from 0; "
             f"{bad.size} such rows in all). Leave out tests without variation, or correct their standard errors."
+        )
+    if float(np.min(spread)) < SMALLEST or float(np.max(spread)) > LARGEST:
+        raise DataError(
+            f"se has values between {np.min(spread):.3g} and {np.max(spread):.3g}; change its unit and that of the "
+            "effect, so that they can be squared."
+        )
+    bad = np.flatnonzero(np.abs(x) > FARTHEST * spread)
+    if bad.size:
+        raise DataError(
+            f"effect is {x[bad[0]] / spread[bad[0]]:.3g} standard errors from zero in row {bad[0]} (counting from 0; "
+            f"{bad.size} such rows in all), too many to compute with ({FARTHEST:g} at most). Leave out tests without "
+            "variation, or correct their standard errors."
         )
     # an infinite df is a normal error, and allowed
     degrees = np.full(n, np.inf) if df is None else _per_test(df, table, "df", n, table)
@@ -154,6 +167,8 @@ def _numbers(value: Any, table: Table | None, role: str, what: str) -> Floats:
 def _per_test(value: Any, data: Table | None, role: str, n: int, table: Table | None) -> Floats:
     """One number per test, from a column, values, or one number for all."""
     if not isinstance(value, str) and np.ndim(value) == 0:
+        if isinstance(value, (bool, np.bool_)):
+            raise DataError(f"{role}={value!r} must be a column name, a number, or one value per test.")
         try:
             return np.full(n, float(value))
         except (TypeError, ValueError):
@@ -180,7 +195,11 @@ def _labels(labels: Any, table: Table | None, n: int) -> pd.Index:
         if table is None:
             raise DataError(f"labels={labels!r} names a column, but no table was given; add data=, or give the labels.")
         return pd.Index(np.asarray(table.column(labels)), name=labels)
-    index = pd.Index(list(labels) if not isinstance(labels, (pd.Series, pd.Index)) else labels)
+    if isinstance(labels, np.ndarray) and labels.ndim != 1:
+        raise DataError(f"labels must be a column name or one value per test, but it is of shape {labels.shape}.")
+    # a tuple is one label, not a level for each of its parts
+    given = labels if isinstance(labels, (pd.Series, pd.Index)) else list(labels)
+    index = pd.Index(given, tupleize_cols=False)
     if len(index) != n:
         raise DataError(f"One label per test is expected, but there are {n} effects and {len(index)} labels.")
     return index.rename(index.name or "test")
