@@ -11,7 +11,7 @@ import pytest
 from finetti.data.contrasts import read_contrasts
 from finetti.data.matrix import column_names, open_matrix, read_matrix
 from finetti.data.samples import read_samples
-from finetti.errors import DataError, ModelError
+from finetti.errors import DataError, FormulaError, ModelError
 
 VALUES = np.array([[1.0, 2.0, np.nan], [4.0, 5.0, 6.0]])
 FRAME = pd.DataFrame(VALUES, columns=["s1", "s2", "s3"], index=["tp53", "myc"])
@@ -137,3 +137,10 @@ def test_contrasts_by_default_and_refused():
         read_contrasts(["age", "age"], COEFFICIENTS, np.eye(6))
     with pytest.raises(ModelError, match="not a number"):
         read_contrasts({"x": {"age": "one"}}, COEFFICIENTS, np.eye(6))
+
+
+@pytest.mark.parametrize(("given", "place"), [("~ x +", 5), ("x +", 3), ("  ~ x + f(x)", 9), ("~ x x", 5)])
+def test_a_wrong_design_counts_characters_as_given(given, place):
+    with pytest.raises(FormulaError) as caught:
+        read_samples(given, pd.DataFrame({"x": [1, 2, 3, 4]}), None, None)
+    assert str(caught.value).startswith(f"design={given!r}, character {place},")

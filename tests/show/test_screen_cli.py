@@ -120,6 +120,51 @@ def test_rows_with_gaps_are_named_or_dropped_and_counted(run, effects):
     page = (effects / "out" / "report.html").read_text("utf-8")
     assert "2 rows with missing values dropped" in page
     assert ".dropna(subset=[&#x27;lfc&#x27;, &#x27;se&#x27;])" in page
+    # without names, tests keep the number that they have in the file
+    status, _, err = run("screen", path, "--effect", "lfc", "--se", "se", "--missing", "drop", "--out", effects / "out",
+                         "-q", *QUICK)  # fmt: skip
+    assert (status, err) == (0, "")
+    table = pd.read_csv(effects / "out" / "table.csv", index_col=0)
+    assert table.index.tolist() == [i for i in range(300) if i not in (4, 9)]
+    assert "labels=data.index" in (effects / "out" / "report.html").read_text("utf-8")
+
+
+def test_names_may_repeat(run, effects):
+    frame = pd.read_csv(effects / "effects.csv")
+    frame["gene"] = [f"g{i // 2}" for i in range(300)]
+    frame.to_csv(effects / "twice.csv", index=False)
+    status, out, err = run("screen", effects / "twice.csv", "--effect", "lfc", "--se", "se", "--labels", "gene",
+                           "--at-least", 3, *QUICK)  # fmt: skip
+    assert (status, err) == (0, "")
+    made = fi.screen("lfc", "se", data=frame, labels="gene", method="empirical", null="theoretical").discoveries(
+        0.05, at_least=3
+    )
+    shown = [line.split()[:2] for line in out[out.index("of at least 3 at FDR") :].splitlines()[2:]]
+    first = next(iter(made.table["effect"]))
+    assert any(cells[0] == made.labels[0] and float(cells[1]) == pytest.approx(first, rel=0.01)
+               for cells in shown if len(cells) == 2)  # fmt: skip
+
+
+def test_many_groups_are_in_a_file_of_their_own(run, effects):
+    frame = pd.read_csv(effects / "effects.csv").assign(depth=np.arange(300.0))
+    frame.to_csv(effects / "depth.csv", index=False)
+    status, out, err = run("screen", effects / "depth.csv", "--effect", "lfc", "--se", "se", "--by", "depth", "--out",
+                           effects / "out", *QUICK)  # fmt: skip
+    assert (status, err) == (0, "")
+    groups = pd.read_csv(effects / "out" / "groups.csv")
+    assert f"({len(groups) - 20} more; all in {effects / 'out' / 'groups.csv'})" in "".join(out.splitlines())
+
+
+def test_what_became_of_the_rows_of_a_matrix_is_said(run, matrix):
+    frame = pd.read_csv(matrix / "matrix.csv")
+    frame.iloc[3, 1:] = np.nan
+    frame.iloc[5, 2] = np.nan
+    frame.to_csv(matrix / "holes.csv", index=False)
+    status, out, err = run("screen", matrix / "holes.csv", "--design", "~ group", "--samples", matrix / "samples.csv",
+                           *QUICK)  # fmt: skip
+    assert (status, err) == (0, "")
+    said = " ".join(out.split())
+    assert "Counted: genes 80, samples 8, with missing values 1, dropped: no value 1, genes kept 79." in said
 
 
 def test_from_a_matrix_to_discoveries(run, matrix):

@@ -81,7 +81,7 @@ def test_says_everything_in_order(page, found):
     order = [
         "<h1>Screen of effect: 400 tests", "passed its own check", f"{made.n} discoveries at a false discovery rate of",
         "of them expected to be false", "have no effect", "Every test", "screen-data", "What all tests have in common",
-        "sd of the effects", "Shrinkage", "Discoveries against their price", "Model", "Hyperpriors", "Data and priors",
+        "sd of the effects", "Shrinkage", "Discoveries against their price", "Model", "Hyperpriors", "Data",
         "Diagnostics", "How to reproduce", "fi.screen(",
     ]  # fmt: skip
     at = 0
@@ -103,7 +103,7 @@ def test_the_headline_is_what_the_screen_says(found):
     assert share == pytest.approx(100 * pi0["mean"], abs=0.06)
     assert "effects of at least 2" in discovered(ScreenReading(found), 0.1, 2.0)
     few = headline(ScreenReading(found), 1e-9)
-    assert few.startswith(("No discovery at", "1 discovery at")) or "fewer than 0.1" in few
+    assert few.startswith(("No discovery at", "1 discovery at")) or "fewer than 0.001" in few
 
 
 def test_rows_are_those_of_the_table(page, found):
@@ -222,6 +222,20 @@ def test_groups_of_tests_have_a_section_and_a_recipe():
     told = board(ScreenReading(screen))
     assert "b[j] = 0 with probability π₀[g[j]]" in told
     assert "logit π₀[g] ~ Normal(logit π₀, ω_π²)   levels of set" in told
+
+
+def test_a_covariate_that_is_a_number_is_a_curve_over_readable_bins():
+    rng = np.random.default_rng(4)
+    level = rng.normal(size=400)
+    x = np.where(rng.random(400) < 0.3 * (level > 0), 4 * rng.normal(size=400), 0) + rng.normal(size=400)
+    screen = fi.screen(x, by=pd.Series(level, name="level"), method="empirical", null="theoretical")
+    told = board(ScreenReading(screen))
+    assert "logit π₀[g] = logit π₀ + Σ_k B[g, k] c[k], c[k] ~ Normal(0, ω_π²)   B: a spline, g: bins of level" in told
+    text = html(screen)
+    outline(text)
+    assert "B: a spline, g: bins of level" in text
+    body = text[text.index('<section id="groups">') :]
+    assert f">{significant(screen.groups().index[0], 4)}</td>" in body  # a bin's mean, not its 17 digits
 
 
 def test_what_was_moderated_is_told():

@@ -267,6 +267,10 @@ def test_samples_are_matched_by_name():
     for found in (by_index, by_column, told):
         assert effects_of(found) == pytest.approx(effects_of(here), abs=1e-12)
     assert not np.allclose(effects_of(by_place), effects_of(here))
+    # one name with a slip must not turn matching by name into matching by place
+    slip = turned.reset_index(names="id").replace({"id": {turned.index[0]: "sx"}})
+    with pytest.raises(DataError, match="names the sample 'sx' in the column 'id', which is not a column"):
+        moderate(matrix, "~ age", data=slip, method="empirical")
     some = moderate(matrix, "~ age", data=TABLE.iloc[:5], method="empirical")
     assert some.counts["columns left out"] == 1 and some.counts["samples"] == 5
 

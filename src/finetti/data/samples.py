@@ -6,6 +6,7 @@ betrays. So samples are matched by name wherever both sides have names, and by p
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from finetti.errors import DataError, FormulaError, ModelError, available
 from finetti.model.formula import parse
 
 __all__ = ["SampleDesign", "read_samples"]
+
+# what `parse` wants left of the right side
+LEFT = "expression ~ "
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +61,8 @@ class SampleDesign:
             raise DataError(
                 f"The design names the sample {absent[0]!r} in {self.named_by}, which is not a column of the matrix "
                 f"({len(absent)} of {len(self.samples)} samples are not); {available(absent[0], names, most=6)}. "
-                "Where the names mean something else and the order is right, drop them: "
-                "data.reset_index(drop=True)."
+                f"Correct the names or leave those samples out; where they mean something else and the order is right, "
+                f"drop {'the index: data.reset_index(drop=True)' if self.named_by == 'its index' else 'the column'}."
             )
         extra = [name for name in names if name not in set(self.samples)]
         if extra:
@@ -80,7 +84,7 @@ def read_samples(design: Any, data: Any, samples: str | None, candidates: Sequen
         One row for each sample.
     samples : str, optional
         The column that names the samples. By default the index of a pandas frame if it holds text, else the first
-        column of text that holds names of columns of the matrix only, each once.
+        column of text that holds names of columns of the matrix, each once (if a few are none, that is an error).
     candidates : names of the columns of the matrix, or None where they have none
     """
     if isinstance(design, str):
@@ -94,11 +98,20 @@ def read_samples(design: Any, data: Any, samples: str | None, candidates: Sequen
     return _by_frame(design, samples, candidates)
 
 
+def _as_given(told: str, shift: int) -> str:
+    """What is wrong with a formula, its characters counted in the text that was given."""
+    place = re.match(r"formula, character (\d+)", told)
+    return f", character {int(place[1]) + shift}{told[place.end() :]}" if place else told.removeprefix("formula")
+
+
 def _by_formula(text: str, data: Any, samples: str | None, candidates: Sequence[str] | None) -> SampleDesign:
     right = text.strip().removeprefix("~").strip()
     if "~" in right or not right:
         raise FormulaError(f"design={text!r}: give the right side of a formula alone, such as '~ 0 + group'.")
-    formula = parse(f"expression ~ {right}")
+    try:
+        formula = parse(f"{LEFT}{right}")
+    except FormulaError as error:
+        raise FormulaError(f"design={text!r}{_as_given(str(error), text.index(right) - len(LEFT))}") from None
     if formula.groups or formula.offsets:
         what = f"the group term {formula.groups[0]}" if formula.groups else "an offset"
         raise FormulaError(
@@ -198,7 +211,8 @@ def _names(
             column = table.column(name)
             if kind_of(column) in ("text", "category"):
                 values = [str(v) for v in column.tolist()]
-                if set(values) <= known and len(set(values)) == len(values):
+                # names that are mostly known are names with a slip: matching by position would hide it
+                if 2 * len(set(values) & known) > len(values) == len(set(values)):
                     return tuple(values), f"the column {name!r}"
         return None, ""
     twice = [name for name, count in Counter(names).items() if count > 1]

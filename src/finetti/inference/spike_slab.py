@@ -49,6 +49,8 @@ FEW_COMPONENTS = 8
 FAST = 1e4
 # t errors are exact for deviations up to this many times the largest z
 REACH = 2.0
+# tables of densities reach this many times the largest z: a null as narrow as null_sd may be
+LOOKED_UP_REACH = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,7 +241,7 @@ class Observed:
         components = g.most * slab.weight.size if slab.kind == 0 else 8 * g.most
         if slab.name == "mixture" or components < FEW_COMPONENTS or not worth_a_table(self.n, kinds.size):
             return no_lookup(self.n)
-        e, rho = layout(REACH * float(np.max(np.abs(self.z))) + 5.0)
+        e, rho = layout(LOOKED_UP_REACH * float(np.max(np.abs(self.z))) + 5.0)
         tables = np.empty((kinds.size, e.size, rho.size))
         for k, j in enumerate(first):
             part = slice(g.ptr[g.band[j]], g.ptr[g.band[j] + 1])

@@ -65,6 +65,10 @@ class Grouped:
         z, inv_se, _, _, band, half_df, log_weight, log_null = self.tests.packed
         return z, inv_se, band, half_df, log_weight, log_null
 
+    def _grids(self, slab: Slab) -> tuple[Any, ...]:
+        """Components of the errors, and tables of log f1 where there are many tests."""
+        return *self.tests.packed_grids, *self.tests.lookup(slab).packed
+
     def integrate(
         self, slab: Slab, six: Floats, starts: Floats, slopes: bool = False,
         shift: Floats | None = None, uniform: Floats | None = None,
@@ -74,7 +78,7 @@ class Grouped:
         shift = np.zeros((S, G, 2)) if shift is None else shift
         uniform = np.zeros((S, G, 0)) if uniform is None else uniform
         out, drawn = np.empty((S, G, OUT)), np.empty((*uniform.shape, 2))
-        arrays, grids, simple = self._arrays, self.tests.packed_grids, self.tests._simple(slab)
+        arrays, grids, simple = self._arrays, self._grids(slab), self.tests._simple(slab)
 
         def work(part: slice) -> None:
             integrate(arrays, grids, slab.packed, self.ptr, six, starts, simple, slopes, shift, uniform,
@@ -87,7 +91,7 @@ class Grouped:
         """Log-likelihood of every group at a, t (S, G), two slopes and three second derivatives, (S, G, 6)."""
         S, G = a.shape
         out = np.empty((S, G, 6))
-        arrays, grids, simple = self._arrays, self.tests.packed_grids, self.tests._simple(slab)
+        arrays, grids, simple = self._arrays, self._grids(slab), self.tests._simple(slab)
 
         def work(part: slice) -> None:
             curvatures(arrays, grids, slab.packed, self.ptr, a, t, mu, kappa, simple, part.start, part.stop, out)

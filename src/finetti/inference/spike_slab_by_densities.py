@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from finetti.inference.spike_slab_kernels import _log_slab, log_null
+from finetti.inference.spike_slab_lookup import look_up
 from finetti.linalg.jit import inner
 
 __all__ = ["LANES", "fast_exp", "fill", "look", "products", "shares"]
@@ -65,16 +66,19 @@ def fill(tests, grids, slab, first, last, tau, mu, kappa, simple, slopes, buf): 
                 buf[2, j], buf[3, j], buf[4, j] = -e, -e * r, (1.0 - r) * (e * e * r - 1.0)
                 buf[5, j] = e
         return base
-    ptr, v, fall = grids
+    ptr, v, fall, tables, index, start = grids
     kind, c, w = slab
     for j in range(n):
         i = first + j
         e = (z[i] - mu) / kappa
-        low, high = ptr[band[i]], ptr[band[i] + 1]
+        rho = tau * inv_se[i] / kappa
         l0, slope0 = log_null(e, half_df[i], null_constant[i])
-        l1, slope1, stretch = _log_slab(
-            e, tau * inv_se[i] / kappa, kind, c, w, v[low:high], fall[low:high], half_df[i], log_weight[i]
-        )
+        l1 = slope1 = stretch = math.nan
+        if index[i] >= 0 and rho > 0.0:
+            l1, slope1, stretch = look_up(e, rho, tables[index[i]], start)
+        if math.isnan(l1):
+            low, high = ptr[band[i]], ptr[band[i] + 1]
+            l1, slope1, stretch = _log_slab(e, rho, kind, c, w, v[low:high], fall[low:high], half_df[i], log_weight[i])
         top = max(l0, l1)
         buf[0, j], buf[1, j] = math.exp(l0 - top), math.exp(l1 - top)
         base += top

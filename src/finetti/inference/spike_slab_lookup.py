@@ -26,7 +26,7 @@ Ints = npt.NDArray[np.int64]
 
 # e where the grid of e turns from even to geometric; steps there and in log rho, the range of log rho, and cells beyond
 # the edges, where a spline is worse
-TURN, STEP_E, STEP_RHO, LOG_RHO, EDGE = 4.0, 0.05, 0.05, (-4.0, 6.0), 8
+TURN, STEP_E, STEP_RHO, LOG_RHO, EDGE = 4.0, 0.05, 0.05, (-7.0, 9.0), 8
 # tests for each df from which a table pays: it costs as much as this many hundreds of nodes cost directly
 TESTS = 1000
 MOST_TABLES = 12
@@ -65,7 +65,7 @@ def layout(largest: float) -> tuple[Floats, Floats]:
     --------
     >>> e, rho = layout(10.0)
     >>> float(e[0]), bool(e[-1] > 10.0), e.size, rho.size
-    (0.0, True, 141, 217)
+    (0.0, True, 141, 337)
     """
     x = np.arange(math.ceil(TURN * math.asinh(largest / TURN) / STEP_E) + EDGE + 1) * STEP_E
     s = LOG_RHO[0] + np.arange(-EDGE, round((LOG_RHO[1] - LOG_RHO[0]) / STEP_RHO) + EDGE + 1) * STEP_RHO

@@ -22,8 +22,8 @@ __all__ = ["EXAMPLES", "screen"]
 EXAMPLES = r"""[bold]Examples[/bold]
 
   [dim]# effects and standard errors, names in a column gene; all files in results/[/dim]
-  finetti screen results.csv --effect log2FoldChange --se lfcSE --labels gene \
-      --missing drop --out results
+  finetti screen results.csv --effect log2FoldChange --se lfcSE \
+      --labels gene --missing drop --out results
 
   [dim]# z-values alone, at a false discovery rate of 10 %[/dim]
   finetti screen z.csv --effect z --fdr 0.1
@@ -135,7 +135,7 @@ def _check_source(effect: str | None, design: str | None, given: dict[str, Any],
     wrong = [name for name, value in (of_matrix if design is None else given).items() if value is not None]
     if wrong:
         kind, needs = ("a table of effects", "--design") if design is None else ("a raw matrix", "--effect")
-        raise FinettiError(f"{', '.join(wrong)} cannot be used with {kind}; needs {needs}.")
+        raise FinettiError(f"{', '.join(wrong)} cannot be used with {kind}: it needs {needs}.")
 
 
 @dataclass(frozen=True)
@@ -175,12 +175,15 @@ def _effects(path: Path, shown: str, names: dict[str, str | None], missing: str)
 
         kept = {name: column.iloc[rows] for name, column in read_columns.items()}
         keyword["data"] = pd.DataFrame(kept).reset_index(drop=True)
+        if names["labels"] is None:
+            keyword["labels"] = pd.Index(rows, name="test")  # as the file counts them, not as those that are left
         reader = "read_parquet" if path.suffix == ".parquet" else "read_csv"
         separator = ', sep="\\t"' if ".tsv" in path.suffixes else ""
         before, data = (f"data = pd.{reader}({shown!r}{separator}).dropna(subset={needed!r})",), "data"
     positional = [names["effect"], *([names["se"]] if names["se"] else [])]
     keyword.pop("se", None)
-    call = [*(repr(v) for v in positional), f"data={data}", *(f"{k}={v!r}" for k, v in keyword.items() if k != "data")]
+    told = {k: "data.index" if k == "labels" and names[k] is None else repr(v) for k, v in keyword.items()}
+    call = [*(repr(v) for v in positional), f"data={data}", *(f"{k}={v}" for k, v in told.items() if k != "data")]
     return _Source(lambda _: (list(positional), keyword), before, tuple(call), said)
 
 

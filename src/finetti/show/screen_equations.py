@@ -66,22 +66,23 @@ def _slab(found: ScreenReading) -> tuple[str, str]:
 
 def _groups(found: ScreenReading) -> tuple[Line, ...]:
     """How pi0 and the slab's sd vary between groups of tests, or with a number."""
-    g = m.name("g")
-    pairs = [(m.name("logit"), "pi0", "sd_pi0"), (m.name("log"), "slab_sd", "sd_slab_sd")]
-    smooth = found.covariate.value is not None
+    g, smooth = m.name("g"), found.covariate.value is not None
+    pairs = [(m.name("logit"), "pi0", "sd_pi0", "c"), (m.name("log"), "slab_sd", "sd_slab_sd", "d")]
     lines = []
-    for link, name, spread in pairs:
+    for link, name, spread, letter in pairs:
         own = m.row(link, m.name("\u2009"), _at(name, g))
-        common = m.row(link, m.name("\u2009"), _symbol(name))
-        lines.append(
-            Line((m.chunk(own, m.sign("~")), m.chunk(m.words("Normal"), m.bracket(common, m.square(_symbol(spread))))))
-        )
-    told = (
-        f"a smooth curve of {found.covariate.name}"
-        if smooth
-        else f"g: {found.learned.n_groups:,} levels of {found.covariate.name}"
-    )
-    return (replace(lines[0], note=told), lines[1])
+        common, square = m.row(link, m.name("\u2009"), _symbol(name)), m.square(_symbol(spread))
+        if smooth:
+            weight, spline = m.sub(m.name(letter), m.name("k")), m.sub(m.name("B"), g, m.name("k"))
+            total = m.row(m.sub(m.sign("∑"), m.name("k")), spline, weight)
+            law = m.chunk(weight, m.sign("~"), m.words("Normal"), m.bracket(m.number("0"), square))
+            lines.append(
+                Line((m.chunk(own, m.sign("=")), m.chunk(common, m.sign("+"), total), m.chunk(m.words(","), law)))
+            )
+        else:
+            lines.append(Line((m.chunk(own, m.sign("~")), m.chunk(m.words("Normal"), m.bracket(common, square)))))
+    what = "B: a spline, g: bins" if smooth else f"g: {found.learned.n_groups:,} levels"
+    return (replace(lines[0], note=f"{what} of {found.covariate.name}"), lines[1])
 
 
 def _at(name: str, index: str) -> str:
@@ -110,7 +111,9 @@ def screen_equations(found: ScreenReading) -> tuple[Block, ...]:
         ratio = m.row(m.sub(m.name("d"), m.number("0")), m.sign("⁢", tight=True),
                       m.subsup(m.name("s"), (m.number("0"),), m.number("2")), m.sign("/", tight=True),
                       m.subsup(m.name("χ"), (m.sub(m.name("d"), m.number("0")),), m.number("2")))  # fmt: skip
-        lines.append(Line((m.chunk(variance, m.sign("~")), m.chunk(ratio)), "variance of a gene, learned of all genes"))
+        lines.append(
+            Line((m.chunk(variance, m.sign("~")), m.chunk(ratio)), "variance of a gene, learned from all genes")
+        )
     slab, _ = _slab(found)
     of_group = m.row(m.name("g"), m.bracket(_J, ends="[]"))
     share = _symbol("pi0") if found.covariate is None else _at("pi0", of_group)
@@ -174,9 +177,15 @@ def board(found: ScreenReading) -> str:
         slab, share = slab.replace("τ", "τ[g[j]]"), "π₀[g[j]]"
     lines = [first, f"b[j] = 0 with probability {share}", f"b[j] ~ {slab} otherwise"]
     if found.covariate is not None:
-        varies = "levels of" if found.covariate.value is None else "a smooth curve of"
-        lines.append(f"logit π₀[g] ~ Normal(logit π₀, ω_π²)   {varies} {found.covariate.name}")
-        lines.append("log τ[g] ~ Normal(log τ, ω_τ²)")
+        if found.covariate.value is None:
+            lines.append(f"logit π₀[g] ~ Normal(logit π₀, ω_π²)   levels of {found.covariate.name}")
+            lines.append("log τ[g] ~ Normal(log τ, ω_τ²)")
+        else:
+            lines.append(
+                "logit π₀[g] = logit π₀ + Σ_k B[g, k] c[k], c[k] ~ Normal(0, ω_π²)   B: a spline, g: bins of "
+                f"{found.covariate.name}"
+            )
+            lines.append("log τ[g] = log τ + Σ_k B[g, k] d[k], d[k] ~ Normal(0, ω_τ²)")
     for name, prior in found.all_priors.items():
         if name not in PLAIN:
             continue

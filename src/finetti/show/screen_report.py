@@ -129,7 +129,7 @@ def html(
         sections.append(("variances", "Variances of the genes", _moderated(found.moderated)))
     sections += [
         ("model", "Model", _model(found)),
-        ("data", "Data and priors", _data(found, source, dropped)),
+        ("data", "Data", _data(found, source, dropped)),
         ("diagnostics", "Diagnostics", parts.diagnostics(found, "the histogram of all tests")),
         ("reproduce", "How to reproduce", _reproduce(found, call, command)),
     ]

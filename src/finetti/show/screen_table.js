@@ -84,9 +84,10 @@
     let found = 0, wrong = 0;
     while (found < listed && isFound(found)) wrong += values.prob_null[found++]; // rows come by conviction
     const least = found === listed && listed < total ? "at least " : "";
-    const expected = wrong < 0.05 ? "fewer than 0.1" : wrong.toFixed(1);
+    const expected = wrong < 0.001 ? "fewer than 0.001" : wrong < 0.05 ? wrong.toPrecision(1) : wrong < 100 ? wrong.toFixed(1) : many(Math.round(wrong));
     $("told").textContent = found === 0 ? "no discovery at this rate"
-      : `${least}${many(found)} ${found === 1 ? "discovery" : "discoveries"}, ${expected} of them expected to be false`;
+      : found === 1 ? `1 discovery, false with probability ${wrong.toPrecision(2)}`
+      : `${least}${many(found)} discoveries, ${expected} of them expected to be false`;
   };
   heads.forEach((head, column) => {
     const button = document.createElement("button"), mark = document.createElement("span");

@@ -121,7 +121,9 @@ def frame_table(frame: pd.DataFrame, first: str, most: int | None = None) -> Tab
     for name in frame.columns:
         columns.append(Column(str(name), _title(str(name)), right=pd.api.types.is_numeric_dtype(frame[name])))
     for label, values in zip(frame.index, frame.itertuples(index=False), strict=True):
-        rows.append((label_of(label), *(_cell(v) for v in values)))
+        first_cell = significant(label, 4) if isinstance(label, float) and np.isfinite(label) else label_of(label)
+        cells = (count(v) if name == "ess" else _cell(v) for name, v in zip(frame.columns, values, strict=True))
+        rows.append((first_cell, *cells))
     return Table(tuple(columns), tuple(rows[:most]))
 
 
@@ -135,7 +137,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, (float, np.floating)):
-        return significant(float(value), DIGITS)
+        return f"{value:,.0f}" if 1000 <= value < 1e7 else significant(float(value), DIGITS)
     return label_of(value)
 
 

@@ -68,10 +68,9 @@ def print_screen(
         print_heading(out, "Groups of tests", plural(len(groups), "row"))
         print_table(out, groups_table(found, MOST))
         if len(groups) > MOST:
-            out.print(f"  ({len(groups) - MOST:,} more; {full})", style="dim")
+            out.print(f"  ({len(groups) - MOST:,} more; {full.replace('table.csv', 'groups.csv')})", style="dim")
     if found.moderated is not None:
-        print_heading(out, "Variances of the genes", "d0: degrees of freedom that a gene borrows from all others")
-        print_table(out, frame_table(found.moderated.hyper().dropna(axis=1, how="all"), "parameter"))
+        _moderated(out, found.moderated)
     _discoveries(out, found, fdr, at_least, full)
     print_heading(out, "Diagnostics")
     for sentence in diagnostics(found, out.width):
@@ -83,6 +82,15 @@ def print_screen(
     out.print()
 
 
+def _moderated(out: Console, moderated: Any) -> None:
+    """Where the variances came from, and what became of the rows of the matrix."""
+    print_heading(out, "Variances of the genes", "d0: degrees of freedom that a gene borrows from all others")
+    print_table(out, frame_table(moderated.hyper().dropna(axis=1, how="all"), "parameter"))
+    counted = ", ".join(f"{what} {n:,}" for what, n in moderated.counts.items() if n)
+    for line in (f"Counted: {counted}.", *(f"Warning: {w}." for w in moderated.warnings)):
+        out.print(bullet(line, out.width))
+
+
 def _discoveries(out: Console, found: ScreenReading, fdr: float, at_least: float | None, full: str) -> None:
     from rich.text import Text
 
@@ -90,8 +98,7 @@ def _discoveries(out: Console, found: ScreenReading, fdr: float, at_least: float
     if made.n:
         size = "" if at_least is None else f" of at least {at_least:g}"
         print_heading(out, "Discoveries", f"{made.n:,}{size} at FDR {rate(fdr)}, the most convincing first")
-        rows = found.table().index.get_indexer(made.table.index[:MOST]) if made.table.index.is_unique else None
-        rows = found.order[: min(made.n, MOST)] if rows is None or at_least is None else rows
+        rows = made.rows[:MOST]
     else:
         print_heading(out, "Most convincing tests", "none of them a discovery")
         rows = found.order[:FEW]

@@ -40,13 +40,15 @@ def rate(share: float) -> str:
 
 
 def expected(n: float) -> str:
-    """Write how many are expected: one decimal, whole numbers from 100.
+    """Write how many are expected: one decimal, one digit of less than 0.05, whole numbers from 100.
 
-    >>> expected(0.84), expected(1234.5), expected(0.01)
-    ('0.8', '1,234', 'fewer than 0.1')
+    >>> expected(0.84), expected(1234.5), expected(0.01), expected(2e-9)
+    ('0.8', '1,234', '0.01', 'fewer than 0.001')
     """
+    if n < 0.001:
+        return "fewer than 0.001"
     if n < 0.05:
-        return "fewer than 0.1"
+        return significant(n, 1)
     return f"{n:.1f}" if n < 100 else f"{n:,.0f}"
 
 

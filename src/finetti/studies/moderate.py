@@ -16,7 +16,7 @@ gives the mixture itself, for those who average over it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -230,9 +230,9 @@ class EffectNodes:
     df: Floats
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Moderated:
-    """Effects of all genes with moderated variances. Made by `finetti.moderate`.
+    """Effects of all genes with moderated variances. Made by `finetti.moderate`, made to go into `finetti.screen`.
 
     Attributes
     ----------
@@ -246,19 +246,28 @@ class Moderated:
     warnings : in plain sentences
     formula, coefficients : the design
     posterior : all the nodes, or None under "empirical"
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> found = moderate(rng.normal(size=(100, 6)), [[1, 0]] * 3 + [[1, 1]] * 3, method="empirical")
+    >>> found
+    <Moderated: 100 genes, 6 samples, 1 contrast, empirical>
+    >>> list(found.effects.columns), found.counts["genes kept"]
+    (['gene', 'contrast', 'effect', 'se', 'df'], 100)
     """
 
     genes: npt.NDArray[Any]
     contrasts: tuple[str, ...]
-    fits: RowFits = field(repr=False)
-    nodes: VarianceNodes = field(repr=False)
+    fits: RowFits
+    nodes: VarianceNodes
     method: str
-    trend: Trend | None = field(repr=False)
+    trend: Trend | None
     counts: Mapping[str, int]
     warnings: tuple[str, ...]
     formula: str | None
     coefficients: tuple[str, ...]
-    posterior: VariancePosterior | None = field(repr=False)
+    posterior: VariancePosterior | None
 
     # --- what the screen reads -------------------------------------------------------------------
 
@@ -287,6 +296,16 @@ class Moderated:
         ----------
         contrast : str, optional
             Its name; may be left out where there is one.
+
+        Returns
+        -------
+        EffectNodes
+            Of the m genes of which the contrast is estimable, at K of at most 32 nodes.
+
+        Raises
+        ------
+        FinettiError
+            For a name that is no contrast, or none where there are several.
         """
         c = self._contrast(contrast)
         rows = np.flatnonzero(~np.isnan(self.fits.unscaled[:, c]))
@@ -374,6 +393,11 @@ class Moderated:
         pandas.DataFrame
             Columns `gene`, `effect`, `average` (mean of the observed values), `se`, `df`, `t`, `p` (two-sided, averaged
             over nodes) and `p_bh` (adjusted after Benjamini and Hochberg 1995). For decisions use `finetti.screen`.
+
+        Raises
+        ------
+        FinettiError
+            For a name that is no contrast, or none where there are several.
         """
         c = self._contrast(contrast)
         at = self.at_nodes(contrast)
@@ -393,7 +417,25 @@ class Moderated:
         )  # fmt: skip
 
     def top(self, n: int = 10, contrast: str | None = None) -> pd.DataFrame:
-        """Return the `n` genes of the smallest p-values of one contrast; columns as in `table`."""
+        """Return the genes of the smallest p-values of one contrast.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        contrast : str, optional
+            Its name; may be left out where there is one.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns as in `table`, the smallest p-value first; the index is the row in `table`.
+
+        Raises
+        ------
+        FinettiError
+            For a name that is no contrast, or none where there are several.
+        """
         table = self.table(contrast)
         order = np.lexsort((-np.abs(table["t"].to_numpy()), table["p"].to_numpy()))
         return table.iloc[order[:n]]
@@ -407,6 +449,10 @@ class Moderated:
         if name not in self.contrasts:
             raise FinettiError(f"{name!r} is not a contrast; {available(str(name), self.contrasts)}")
         return self.contrasts.index(name)
+
+    def __repr__(self) -> str:
+        what = "1 contrast" if len(self.contrasts) == 1 else f"{len(self.contrasts)} contrasts"
+        return f"<Moderated: {len(self.genes):,} genes, {self.counts['samples']} samples, {what}, {self.method}>"
 
     def __str__(self) -> str:
         design = self.formula or f"a matrix of {len(self.coefficients)} columns"

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from finetti.errors import DataError, FinettiError, FinettiWarning, ModelError, NotBuiltError, available
-from finetti.inference.hyper import HyperPosterior, Progress, Target, explore, single_node
+from finetti.inference.hyper import HyperPosterior, Progress, Settings, Target, explore, single_node
 from finetti.inference.spike_slab import Nodes, Observed, Slab, make_slab
 from finetti.inference.spike_slab_by_priors import spread_priors
 from finetti.inference.spike_slab_empirical import Estimate, maximise, maximise_mixture
@@ -34,7 +34,7 @@ from finetti.model.priors import Prior
 from finetti.posterior.fit import PROBS
 from finetti.posterior.summary import check_probs, quantile_names
 from finetti.studies.moderate import Moderated
-from finetti.studies.screen_by_fit import fit_by
+from finetti.studies.screen_by_fit import SETTINGS, fit_by
 from finetti.studies.screen_by_input import read_by
 from finetti.studies.screen_diagnostics import ScreenDiagnostics, diagnose
 from finetti.studies.screen_hyper import Common, Estimated, Learned
@@ -179,7 +179,10 @@ def screen(
     else:
         used, hyper = make_slab(slab), Hyper(resolved, float(np.median(screened.se)))
         target = ScreenTarget(tests, used, hyper)
-        posterior = _explore(target if sets is None else SetsTarget(target, sets), seed, progress)
+        posterior = (
+            _explore(target, seed, progress) if sets is None
+            else _explore(SetsTarget(target, sets), seed, progress, SETTINGS)
+        )  # fmt: skip
         learned = Common(tests, used, posterior, hyper, sets)
     seconds = time.perf_counter() - start
     out = Screen(screened, tests, posterior, used, learned, estimate, resolved, null, method, seed, seconds, moderated)
@@ -206,10 +209,10 @@ def _by_gene(by: Any, screened: Screened) -> Any:
     return given.loc[screened.labels]
 
 
-def _explore(target: Target, seed: int, progress: Progress | None) -> HyperPosterior:
+def _explore(target: Target, seed: int, progress: Progress | None, settings: Settings | None = None) -> HyperPosterior:
     """The posterior of the hyperparameters; of one node where all are held."""
     if target.names:
-        return explore(target, seed, progress=progress)
+        return explore(target, seed, settings, progress)
     theta = np.zeros((1, 0))
     return single_node((), theta, (), float(target.log_density(theta)[0][0]))
 
@@ -233,15 +236,15 @@ class Screen(ScreenQuestions):
 
     Attributes
     ----------
-    screened : the tests as given
+    screened : the tests as given: `effect`, `se`, `df` (n,), df infinite for normal errors; `labels`
     tests, slab : the sampling model in the solver's terms
-    posterior : weighted nodes of the hyperparameters (one node where they are estimated or held)
+    posterior : weighted nodes of the hyperparameters, unconstrained; one node where they are estimated or held
     learned : the same as nodes, draws and table rows of the hyperparameters
     estimate : of maximum likelihood; None under full Bayes
-    priors : of all four hyperparameters, `fixed` where held
+    priors : dict of the priors used, by name of the hyperparameter; `fixed` where held
     null, method, seed : as asked for
     seconds : wall time of the inference
-    moderated : what `moderate` returned, where it was screened
+    moderated : what `moderate` returned, where it was screened; else None
 
     Examples
     --------

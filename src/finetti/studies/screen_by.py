@@ -42,7 +42,7 @@ Ints = npt.NDArray[np.int64]
 THETAS, FEWEST, DRAWS, BATCH = 1024, 256, 4096, 4e6
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _By:
     """A prior for every group of tests, with the posterior of what they have in common.
 
@@ -128,7 +128,7 @@ class _By:
         return expit(drawn.flat(drawn.a)), np.exp(drawn.flat(drawn.t)), drawn.flat_weight
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ByGroup(_By):
     """Of a category, whose levels are drawn given theta; target : their likelihood, groups integrated out."""
 
@@ -174,7 +174,7 @@ class ByGroup(_By):
         return self._joint(theta, position, a, t)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ByCurve(_By):
     """Of a number: the curves' values at the bins, logit pi0 and log tau (S, G), are part of what nodes yield."""
 

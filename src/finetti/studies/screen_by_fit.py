@@ -23,8 +23,8 @@ __all__ = ["SETTINGS", "fit_by"]
 
 Floats = npt.NDArray[np.float64]
 
-# Six coordinates whose nodes cost a millisecond and more: errors of 4 % of a posterior sd, not 2 %; a proposal learned
-# in pilot rounds, which spares more nodes than it takes, as long as 512 of them take seconds.
+# Nodes that cost a millisecond and more (groups, sets of standard errors): errors of 4 % of a posterior sd, not 2 %; a
+# proposal learned in pilot rounds, which spares more nodes than it takes, as long as 512 of them take seconds.
 SETTINGS = Settings(mean_error=0.04, quantile_error=0.1, dear=0.02, dear_nodes=512)
 
 

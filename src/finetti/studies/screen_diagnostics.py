@@ -53,6 +53,9 @@ class ScreenDiagnostics:
     seconds: float
     warnings: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
     def lines(self) -> list[str]:
         """Sentences for print, report and command line; warnings last."""
         if self.n_nodes == 1:
@@ -74,7 +77,7 @@ class ScreenDiagnostics:
 
 def diagnose(s: Screen) -> ScreenDiagnostics:
     """Collect the facts of a screen."""
-    settings = BY if isinstance(s.learned, (ByCurve, ByGroup)) else Settings()
+    settings = BY if isinstance(s.learned, (ByCurve, ByGroup)) or s.tests.sets is not None else Settings()
     told: list[str] = []
     posterior, ok = s.posterior, True
     mean_error = quantile_error = 0.0

@@ -59,8 +59,10 @@ class Discoveries:
     ----------
     table : rows of `Screen.table`, the most convincing first, with `direction` ("up" or "down") and, where a size is
         asked for, `prob_at_least`, the probability of the claim
+    rows : (n,) positions of these tests in `Screen.table`
     claim : what is claimed of every one, in words
     rate : the expected share of false claims that was allowed
+    kind : of which rate: "false discovery" or "false sign"
     n_tests : how many tests there were
     false : (n + 1,) posterior probability that 0, 1, ..., n of the claims are false
     expected_false : expected number of false claims, the sum of their probabilities to be false in the table
@@ -80,6 +82,7 @@ class Discoveries:
     """
 
     table: pd.DataFrame
+    rows: Ints
     claim: str
     rate: float
     kind: str
@@ -263,8 +266,9 @@ def discoveries(
     chosen = claims.order[:n]
     (pmf,) = claims.counts(np.array([n]))
     return Discoveries(
-        claims.table.iloc[chosen], _words(signed, at_least), rate, "false sign" if signed else "false discovery",
-        screen.n_tests, pmf, float(claims.false[chosen].sum()), screen.estimate is not None,
+        claims.table.iloc[chosen], chosen, _words(signed, at_least), rate,
+        "false sign" if signed else "false discovery", screen.n_tests, pmf, float(claims.false[chosen].sum()),
+        screen.estimate is not None,
     )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def resample(weights: Floats, n: int, rng: np.random.Generator) -> Ints:
     return rng.permutation(picked).astype(np.int64)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Estimated:
     """One value of everything, of maximum likelihood."""
 
@@ -98,7 +98,7 @@ class Estimated:
         return self.estimate.nodes.take(np.zeros(n, dtype=np.int64)), values
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Common:
     """One spike and slab for all tests, with the posterior of its hyperparameters.
 

@@ -25,7 +25,7 @@ FEW = 20
 LARGEST, SMALLEST, FARTHEST = 1e100, 1e-100, 1e7
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Screened:
     """The tests as given.
 
@@ -46,6 +46,9 @@ class Screened:
     def n(self) -> int:
         return int(self.effect.size)
 
+    def __repr__(self) -> str:
+        return f"<Screened: {self.n:,} {'z-values' if self.z_values else f'tests of {self.effect_name}'}>"
+
 
 def read_screen(effect: Any, se: Any = None, data: Any = None, *, df: Any = None, labels: Any = None) -> Screened:
     """Collect and check the input of `screen`; see there for the parameters.
@@ -65,18 +68,19 @@ def read_screen(effect: Any, se: Any = None, data: Any = None, *, df: Any = None
     n = x.size
     if n == 0:
         raise DataError("There are no tests: effect is empty.")
-    _finite(x, "effect")
+    names = _labels(labels, table, n)
+    _finite(x, "effect", names)
     if float(np.max(np.abs(x))) > LARGEST:
         raise DataError(
             f"effect has values of size {np.max(np.abs(x)):.3g}; change its unit, so that it can be squared."
         )
     spread = np.ones(n) if se is None else _per_test(se, table, "se", n, table)
-    _finite(spread, "se")
+    _finite(spread, "se", names)
     bad = np.flatnonzero(spread <= 0.0)
     if bad.size:
         raise DataError(
-            f"A standard error must be above zero, but it is {spread[bad[0]]:g} in row {bad[0]} (counting from 0; "
-            f"{bad.size} such rows in all). Leave out tests without variation, or correct their standard errors."
+            f"A standard error must be above zero, but it is {spread[bad[0]]:g} {_where(bad, names)}. "
+            "Leave out tests without variation, or correct their standard errors."
         )
     if float(np.min(spread)) < SMALLEST or float(np.max(spread)) > LARGEST:
         raise DataError(
@@ -86,18 +90,18 @@ def read_screen(effect: Any, se: Any = None, data: Any = None, *, df: Any = None
     bad = np.flatnonzero(np.abs(x) > FARTHEST * spread)
     if bad.size:
         raise DataError(
-            f"effect is {x[bad[0]] / spread[bad[0]]:.3g} standard errors from zero in row {bad[0]} (counting from 0; "
-            f"{bad.size} such rows in all), too many to compute with ({FARTHEST:g} at most). Leave out tests without "
+            f"effect is {x[bad[0]] / spread[bad[0]]:.3g} standard errors from zero {_where(bad, names)}, "
+            f"too many to compute with ({FARTHEST:g} at most). Leave out tests without "
             "variation, or correct their standard errors."
         )
     # an infinite df is a normal error, and allowed
     degrees = np.full(n, np.inf) if df is None else _per_test(df, table, "df", n, table)
-    _finite(np.where(np.isposinf(degrees), 1.0, degrees), "df")
+    _finite(np.where(np.isposinf(degrees), 1.0, degrees), "df", names)
     bad = np.flatnonzero(degrees <= 0.0)
     if bad.size:
         raise DataError(
-            f"Degrees of freedom must be above zero, but df is {degrees[bad[0]]:g} in row {bad[0]} (counting from 0; "
-            f"{bad.size} such rows in all). Leave out those tests; of an infinite df the errors are normal."
+            f"Degrees of freedom must be above zero, but df is {degrees[bad[0]]:g} {_where(bad, names)}. "
+            "Leave out those tests; of an infinite df the errors are normal."
         )
     if not np.any(x):
         raise DataError(
@@ -107,7 +111,7 @@ def read_screen(effect: Any, se: Any = None, data: Any = None, *, df: Any = None
             else "All effects are exactly zero; check the input."
         )
     name = effect if isinstance(effect, str) else "effect"
-    return Screened(x, spread, degrees, _labels(labels, table, n), name, se is None)
+    return Screened(x, spread, degrees, names, name, se is None)
 
 
 def read_moderated(
@@ -170,22 +174,31 @@ def _per_test(value: Any, data: Table | None, role: str, n: int, table: Table | 
         if isinstance(value, (bool, np.bool_)):
             raise DataError(f"{role}={value!r} must be a column name, a number, or one value per test.")
         try:
-            return np.full(n, float(value))
+            one = float(value)
         except (TypeError, ValueError):
             raise DataError(f"{role}={value!r} must be a column name, a number, or one value per test.") from None
+        if not one > 0.0 or (role == "se" and one == np.inf):
+            raise DataError(f"{role} is {one:g}, but must be above zero{' and finite' if role == 'se' else ''}.")
+        return np.full(n, one)
     out = _numbers(value, table, role, {"se": "standard error", "df": "degrees of freedom"}[role])
     if out.size != n:
         raise DataError(f"One {role} per test is expected, but there are {n} effects and {out.size} values of {role}.")
     return out
 
 
-def _finite(values: Floats, role: str) -> None:
+def _finite(values: Floats, role: str, names: pd.Index) -> None:
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
         raise DataError(
-            f"{role} is {values[bad[0]]:g} in row {bad[0]} (counting from 0); every test needs a finite value. Leave "
-            f"out such tests ({bad.size} in all), for example with data.dropna()."
+            f"{role} is {values[bad[0]]:g} {_where(bad, names)}; every test needs a finite value. Leave out such "
+            "tests, for example with data.dropna()."
         )
+
+
+def _where(bad: npt.NDArray[np.intp], names: pd.Index) -> str:
+    """Where the first of the bad tests is, by number and by name if it has one, and how many there are."""
+    name = "" if isinstance(names, pd.RangeIndex) else f", {names[bad[0]]!r}"
+    return f"in row {bad[0]} (counting from 0{name}; {bad.size} such rows in all)"
 
 
 def _labels(labels: Any, table: Table | None, n: int) -> pd.Index:
@@ -198,7 +211,10 @@ def _labels(labels: Any, table: Table | None, n: int) -> pd.Index:
     if isinstance(labels, np.ndarray) and labels.ndim != 1:
         raise DataError(f"labels must be a column name or one value per test, but it is of shape {labels.shape}.")
     # a tuple is one label, not a level for each of its parts
-    given = labels if isinstance(labels, (pd.Series, pd.Index)) else list(labels)
+    try:
+        given = labels if isinstance(labels, (pd.Series, pd.Index)) else list(labels)
+    except TypeError:
+        raise DataError(f"labels={labels!r} must be a column name or one value per test.") from None
     index = pd.Index(given, tupleize_cols=False)
     if len(index) != n:
         raise DataError(f"One label per test is expected, but there are {n} effects and {len(index)} labels.")

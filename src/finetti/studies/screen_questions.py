@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 from finetti.posterior import views
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import numpy.typing as npt
     import pandas as pd
@@ -228,12 +230,33 @@ class ScreenQuestions:
         Returns
         -------
         pandas.DataFrame
-            See `finetti.studies.screen_by.groups`.
+            One row per level of `by`, indexed by it, or, of a number, per bin, indexed by its mean, with its ends `low`
+            and `high`. `n`, its tests; `pi0_mean`, `pi0_sd` and quantiles (`pi0_q5`, ...) of the share of nulls among
+            them; `slab_sd_mean` and so on, of the standard deviation of the effects that are not null, in units of the
+            effect; `expected_nonnull`, how many of its tests are expected not to be null. All but `n` are posterior,
+            under ``method="empirical"`` given the estimated spreads between groups.
 
         Raises
         ------
         FinettiError
             If the screen was made without `by`.
+
+        References
+        ----------
+        Scott, Kelly, Smith, Zhou and Kass (2015), False discovery rate regression, J. Amer. Statist. Assoc. 110,
+        459-471, for nulls whose share depends on a covariate.
+
+        Examples
+        --------
+        >>> import finetti as fi
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(1)
+        >>> pathway = np.repeat(["busy", "idle"], 300)
+        >>> busy = (pathway == "busy") & (rng.random(600) < 0.4)
+        >>> z = np.where(busy, rng.normal(0, 4, 600), 0.0) + rng.normal(size=600)
+        >>> groups = fi.screen(z, by=pathway, null="theoretical", method="empirical").groups()
+        >>> groups["n"].to_dict(), bool(groups.loc["busy", "pi0_mean"] < groups.loc["idle", "pi0_mean"])
+        ({'busy': 300, 'idle': 300}, True)
         """
         from finetti.studies.screen_by import groups
 
@@ -241,15 +264,51 @@ class ScreenQuestions:
 
     @property
     def plot(self) -> views.ScreenPlots:
-        """Figures: `plot.histogram`, `plot.shrinkage`, `plot.volcano`, `plot.discoveries`; each returns the Axes."""
+        """Figures of the screen, each in a call of its own that takes `ax=` and returns the matplotlib Axes.
+
+        `plot.histogram()`: fitted null and slab over the histogram of z. `plot.shrinkage()`: effect to posterior mean,
+        with a band. `plot.volcano()`: posterior mean against the local false sign rate. `plot.discoveries()`: how many
+        discoveries there are at each rate, and how many of them are false, with a band.
+
+        Examples
+        --------
+        >>> import finetti as fi
+        >>> import numpy as np
+        >>> found = fi.screen(np.linspace(-4, 4, 40), method="empirical", null="theoretical")
+        >>> found.plot.volcano().get_xlabel()
+        'posterior mean of effect'
+        """
         return views.ScreenPlots(self)
 
-    def report(self, path: Any) -> Any:
+    def report(self, path: Any) -> Path:
         """Write the screen as one HTML page that needs no network: figures, tables, diagnostics, what to know.
+
+        The volcano and the table of tests answer to pointer and keyboard: search, sort, choose a rate, select, save the
+        selection as CSV. Of more than 10,000 tests the table holds the most convincing.
 
         Parameters
         ----------
         path : str or path
-            The file to write.
+            The file to write; in an existing directory `report.html`.
+
+        Returns
+        -------
+        pathlib.Path
+            The file written.
+
+        Raises
+        ------
+        FinettiError
+            If the directory does not exist, or the file cannot be written.
+
+        Examples
+        --------
+        >>> import finetti as fi
+        >>> import numpy as np
+        >>> import tempfile
+        >>> found = fi.screen(np.linspace(-4, 4, 40), method="empirical", null="theoretical")
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     found.report(directory).name
+        'report.html'
         """
-        return views.screen_report(self, path)
+        return cast("Path", views.screen_report(self, path))
