@@ -249,6 +249,23 @@ def test_what_was_moderated_is_told():
         assert words in text
 
 
+def test_a_covariate_of_genes_is_in_the_recipe_which_runs(tmp_path, monkeypatch):
+    rng = np.random.default_rng(1)
+    sd = np.sqrt(8 / rng.chisquare(8, size=(60, 1)))
+    matrix = pd.DataFrame(rng.normal(size=(60, 6)) * sd, columns=list("abcdef")).rename_axis("gene")
+    matrix.index += 1
+    samples = pd.DataFrame({"group": ["old"] * 3 + ["new"] * 3})
+    genes = pd.DataFrame({"half": np.repeat(["x", "y"], 30)}, index=matrix.index)
+    given = {"method": "empirical", "null": "theoretical"}
+    moderated = fi.moderate(matrix, "~ group", data=samples, method="empirical")
+    screen = fi.screen(moderated, by=genes["half"].sample(frac=1.0, random_state=1), **given)
+    for name, frame in {"matrix": matrix, "genes": genes, "samples": samples}.items():
+        frame.to_csv(tmp_path / f"{name}.csv", index=name != "samples")
+    (tmp_path / "again.py").write_text("\n".join(lines(ScreenReading(screen))) + "\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    pd.testing.assert_frame_equal(runpy.run_path("again.py")["found"].hyper(), screen.hyper(), rtol=1e-6)
+
+
 def test_write_names_the_file_and_keeps_to_its_place(found, tmp_path):
     assert found.report(str(tmp_path)) == tmp_path / "report.html"
     for path, words in ((tmp_path / "no" / "x.html", "no directory"), ("", "give a file"), (3, "give a file")):

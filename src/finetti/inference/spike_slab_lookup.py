@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from finetti.linalg.jit import inner
 
-__all__ = ["EDGE", "Lookup", "coefficients", "layout", "look_up", "no_lookup", "worth_a_table"]
+__all__ = ["EDGE", "MOST_TABLES", "TESTS", "Lookup", "coefficients", "layout", "look_up", "no_lookup", "worth_a_table"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -77,7 +77,7 @@ def _groups(found: ScreenReading) -> tuple[Line, ...]:
             total = m.row(m.sub(m.sign("∑"), m.name("k")), spline, weight)
             law = m.chunk(weight, m.sign("~"), m.words("Normal"), m.bracket(m.number("0"), square))
             lines.append(
-                Line((m.chunk(own, m.sign("=")), m.chunk(common, m.sign("+"), total), m.chunk(m.words(","), law)))
+                Line((m.chunk(own, m.sign("=")), m.chunk(common, m.sign("+"), total, m.sign(",", tight=True)), law))
             )
         else:
             lines.append(Line((m.chunk(own, m.sign("~")), m.chunk(m.words("Normal"), m.bracket(common, square)))))

@@ -30,6 +30,7 @@ def call(found: ScreenReading) -> str:
         given = ["moderated"]
         if len(found.moderated.contrasts) > 1:
             given.append(f"contrast={str(found.screened.effect_name)!r}")
+        given += ["by=by"] if found.covariate is not None else []
         return folded("found = fi.screen(", [*given, *_options(found)])
     given = [repr(_name(found)), *([] if found.screened.z_values else ["'se'"]), "data=data"]
     df = np.asarray(found.screened.df, float)
@@ -76,7 +77,12 @@ def _preamble(found: ScreenReading) -> list[str]:
         given += [f"method={m.method!r}"] if m.method != "full" else []
         given += ['data="samples.csv"'] if m.formula else []
         told = "# your matrix of genes and samples, and the table of the samples"
-        return [told, folded("moderated = fi.moderate(", given)]
+        made = [told, folded("moderated = fi.moderate(", given)]
+        if found.covariate is not None:
+            made.append(
+                f'by = pd.read_csv("genes.csv", index_col=0)[{_by(found)!r}]  # a value for each gene, by its name'
+            )
+        return made
     s, columns = found.screened, {}
     columns[_name(found)] = s.effect
     if not s.z_values:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -38,7 +38,7 @@ from finetti.studies.screen_by_fit import SETTINGS, fit_by
 from finetti.studies.screen_by_input import read_by
 from finetti.studies.screen_diagnostics import ScreenDiagnostics, diagnose
 from finetti.studies.screen_hyper import Common, Estimated, Learned
-from finetti.studies.screen_input import FEW, Screened, read_moderated, read_screen
+from finetti.studies.screen_input import FEW, Screened, few_degrees, read_moderated, read_screen
 from finetti.studies.screen_questions import ScreenQuestions
 from finetti.studies.screen_table import screen_table
 
@@ -158,7 +158,7 @@ def screen(
     if sets is not None and (covariate is not None or method == "empirical"):
         # one t for each gene, the closest: an estimate has no nodes to average over, and groups of tests times sets of
         # standard errors would be dear
-        tests, sets = replace(tests, sets=None), None
+        tests, sets = Observed.of(screened.effect, screened.se, few_degrees(screened.df)), None
     spreads, priors = (None, priors) if covariate is None else spread_priors(priors)
     resolved = resolve_priors(priors, null, float(np.median(screened.se)))
     if np.ptp(tests.z) == 0.0 and not isinstance(resolved["null_sd"], Fixed):
@@ -198,6 +198,7 @@ def _by_gene(by: Any, screened: Screened) -> Any:
     given = by if isinstance(by, pd.Series) else pd.Series(by)
     if isinstance(given.index, pd.RangeIndex) and len(given) == screened.n:
         return given
+    given = given.set_axis(given.index.map(str))  # moderate writes every name as text, a number's too
     if not given.index.is_unique:
         raise DataError("by names a gene twice; give one value for each.")
     unknown = screened.labels[~screened.labels.isin(given.index)]
