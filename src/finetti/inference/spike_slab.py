@@ -123,6 +123,10 @@ class Nodes:
     def n_groups(self) -> int:
         return int(self.pi0.shape[1])
 
+    def by_group(self, weights: Floats) -> Floats:
+        """Weights (S, G) of the nodes, given such or (S,)."""
+        return weights if weights.ndim == 2 else np.repeat(weights[:, None], self.n_groups, axis=1)
+
     def take(self, rows: npt.NDArray[Any]) -> Nodes:
         """Some of the nodes."""
         pi0, rest, tau, mu, kappa = (np.ascontiguousarray(a[rows]) for a in self.packed)
@@ -224,6 +228,11 @@ class Observed:
         """Some of the tests."""
         sets = None if self.sets is None else tuple(np.ascontiguousarray(a[:, rows]) for a in self.sets)
         return Observed(self.z[rows], self.se[rows], self.df[rows], self.group[rows], self.count[rows], sets)  # type: ignore[arg-type]
+
+    def node_weights(self, weights: Floats, rows: Any) -> Floats:
+        """Weights of nodes for some tests, each summing to one: (S, 1), or (S, m) of groups with their own, (S, G)."""
+        w = weights[:, None] if weights.ndim == 1 else weights[:, self.group[rows]]
+        return np.asarray(w / w.sum(axis=0))
 
     @property
     def packed_grids(self) -> tuple[Ints, Floats, Floats]:

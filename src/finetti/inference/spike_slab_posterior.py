@@ -230,7 +230,7 @@ def effects(tests: Observed, slab: Slab, nodes: Nodes, weights: Floats, probs: F
     the point mass at 0; `prob_null_sd` and `mean_hyper_sd` are standard deviations over the nodes.
     """
     out = np.empty((tests.n, len(COLUMNS) + probs.size))
-    w = weights if weights.ndim == 2 else np.repeat(weights[:, None], nodes.n_groups, axis=1)
+    w = nodes.by_group(weights)
     keep = np.flatnonzero(np.any(w > 0.0, axis=1))
     some, w = nodes.take(keep), np.ascontiguousarray(w[keep] / w[keep].sum(axis=0))
     layers, grids = tests.layers

@@ -215,6 +215,10 @@ class Hyper:
             for name in self.names
         }
 
+    def coordinate(self, name: str) -> Coordinate:
+        """Return the map of one that is free."""
+        return self.coordinates[name]
+
     def _bulk(self, rest: Floats, tau: Floats) -> tuple[Floats, Floats, Floats]:
         """By how much the log sd of the bulk exceeds that of the null; its derivatives by 1 - pi0 and log slab_sd."""
         r = (np.minimum(tau / self.unit, 1e6)) ** 2

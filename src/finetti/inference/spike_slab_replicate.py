@@ -218,7 +218,7 @@ def replicate(tests: Observed, slab: Slab, nodes: Nodes, weights: Floats, new_se
     [[0.89, 1.5]]
     """
     out = np.empty((tests.n, 1 + probs.size))
-    w = weights if weights.ndim == 2 else np.repeat(weights[:, None], nodes.n_groups, axis=1)
+    w = nodes.by_group(weights)
     w = np.ascontiguousarray(w / w.sum(axis=0))
     # nodes that share a set of standard errors stand together
     order = np.argsort(nodes.layered[-1], kind="stable")

@@ -79,7 +79,7 @@ def laws(screen: Screen, z: Floats) -> list[Law]:
     se = screen.screened.se
     nodes, weights = screen.nodes
     if nodes.n_groups > 1:
-        w = weights if weights.ndim == 2 else np.repeat(weights[:, None], nodes.n_groups, axis=1)
+        w = nodes.by_group(weights)
         pi0 = (w * nodes.pi0).sum(axis=0) / w.sum(axis=0)
         picked = _typical(pi0[tests.group], se)
         return [law(screen, i, z, f"a test with π0 = {percent(float(pi0[tests.group[i]]))}") for i in picked]

@@ -28,7 +28,7 @@ from finetti.posterior.groups import representative_nodes
 from finetti.posterior.summary import check_probs, quantile_names
 from finetti.studies.screen_by_few import Drawn, few_by_group
 from finetti.studies.screen_by_input import Covariate
-from finetti.studies.screen_hyper import held, resample
+from finetti.studies.screen_hyper import explored_rows, held, resample
 
 if TYPE_CHECKING:
     from finetti.studies.screen import Screen
@@ -78,26 +78,8 @@ class _By:
         raise NotImplementedError
 
     def rows(self, p: Floats) -> dict[str, list[float]]:
-        posterior, hyper = self.posterior, self.hyper
-        natural, plain = hyper.natural(posterior.theta), hyper.plain(posterior.theta)
-        dense = None if posterior.surrogate is None else posterior.surrogate.theta
-        natural_dense = None if dense is None else hyper.natural(dense)
-        plain_dense = None if dense is None else hyper.plain(dense)
-        rows = {"pi0": self._share_row(p)}
-        for name in BY_NAMES[1:]:
-            if name not in hyper.names or self.estimated:
-                rows[name] = held(float(natural[name][0]), p)
-                continue
-            k = hyper.names.index(name)
-            more = None if natural_dense is None else natural_dense[name][:, None]
-            mean, sd, error, _ = (float(x[0]) for x in posterior.weighted.moments(natural[name][:, None], more))
-            far = None if plain_dense is None else plain_dense[:, [k]]
-            q = posterior.weighted.quantiles(plain[:, [k]], far, p)[0][:, 0]
-            order = np.argsort(p)
-            q[order] = np.maximum.accumulate(q[order])
-            ess = (sd / error) ** 2 if error > 1e-8 * sd else np.nan
-            rows[name] = [mean, sd, *hyper.coordinate(name).natural(q), ess, error]
-        return rows
+        others = explored_rows(self.posterior, self.hyper, BY_NAMES[1:], p, self.estimated)
+        return {"pi0": self._share_row(p), **others}
 
     def _share_row(self, p: Floats) -> list[float]:
         """Of the share of nulls among all tests."""

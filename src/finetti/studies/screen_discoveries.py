@@ -243,9 +243,9 @@ def _sides(screen: Screen, delta: float, rows: Ints) -> Floats:
     out = np.zeros((4, rows.size))
     for piece in pieces(rows.size, nodes.n):
         found = at_nodes(screen.tests, screen.slab, nodes, delta, rows[piece])
-        w = weights[:, None] if weights.ndim == 1 else weights[:, screen.tests.group[rows[piece]]]
+        w = screen.tests.node_weights(weights, rows[piece])
         for k, part in enumerate((found.prob_null, found.inside, found.below, found.above)):
-            out[k, piece] = np.sum(w / w.sum(axis=0) * part, axis=0)
+            out[k, piece] = np.sum(w * part, axis=0)
     return out
 
 

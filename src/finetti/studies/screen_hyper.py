@@ -9,7 +9,7 @@ One prior for all tests (`Common`), or an estimate of it (`Estimated`); with cov
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from finetti.inference.coordinates import Coordinate
 from finetti.inference.hyper import HyperPosterior
 from finetti.inference.spike_slab import Nodes, Observed, Slab
 from finetti.inference.spike_slab_empirical import Estimate
@@ -24,7 +25,7 @@ from finetti.inference.spike_slab_priors import NAMES, Hyper
 from finetti.inference.spike_slab_sets import assign_sets
 from finetti.studies.screen_nodes import few_nodes, null_probabilities, representative_tests
 
-__all__ = ["Common", "Estimated", "Learned", "held", "resample"]
+__all__ = ["Common", "Estimated", "Learned", "explored_rows", "held", "resample"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -59,6 +60,45 @@ class Learned(Protocol):
 def held(value: float, p: Floats) -> list[float]:
     """Return the row of a hyperparameter that is held or estimated at one value."""
     return [value, 0.0, *([value] * p.size), np.nan, 0.0]
+
+
+class Explored(Protocol):
+    """Coordinates of hyperparameters that were explored on nodes."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def natural(self, theta: Floats) -> Mapping[str, Floats]: ...
+
+    def plain(self, theta: Floats) -> Floats: ...
+
+    def coordinate(self, name: str) -> Coordinate: ...
+
+
+def explored_rows(
+    posterior: HyperPosterior, hyper: Explored, names: Sequence[str], p: Floats, estimated: bool = False
+) -> dict[str, list[float]]:
+    """Mean, sd, quantiles at `p`, ess and mcse of hyperparameters; of those held or `estimated`, their value."""
+    natural, plain = hyper.natural(posterior.theta), hyper.plain(posterior.theta)
+    dense = None if posterior.surrogate is None else posterior.surrogate.theta
+    natural_dense = None if dense is None else hyper.natural(dense)
+    plain_dense = None if dense is None else hyper.plain(dense)
+    rows = {}
+    for name in names:
+        if name not in hyper.names or estimated:
+            rows[name] = held(float(natural[name][0]), p)
+            continue
+        k = hyper.names.index(name)
+        more = None if natural_dense is None else natural_dense[name][:, None]
+        mean, sd, error, _ = (float(x[0]) for x in posterior.weighted.moments(natural[name][:, None], more))
+        # quantiles in the unconstrained coordinate, where a correction cannot leave the parameter's range
+        far = None if plain_dense is None else plain_dense[:, [k]]
+        q = posterior.weighted.quantiles(plain[:, [k]], far, p)[0][:, 0]
+        order = np.argsort(p)
+        q[order] = np.maximum.accumulate(q[order])
+        ess = (sd / error) ** 2 if error > 1e-8 * sd else np.nan
+        rows[name] = [mean, sd, *hyper.coordinate(name).natural(q), ess, error]
+    return rows
 
 
 def resample(weights: Floats, n: int, rng: np.random.Generator) -> Ints:
@@ -116,28 +156,7 @@ class Common:
         return NAMES
 
     def rows(self, p: Floats) -> dict[str, list[float]]:
-        hyper, posterior = self.hyper, self.posterior
-        natural, plain = hyper.natural(posterior.theta), hyper.plain(posterior.theta)
-        dense = None if posterior.surrogate is None else posterior.surrogate.theta
-        natural_dense = None if dense is None else hyper.natural(dense)
-        further = None if dense is None else hyper.plain(dense)
-        rows = {}
-        for name in NAMES:
-            if name not in hyper.names:
-                rows[name] = held(float(natural[name][0]), p)
-                continue
-            k = hyper.names.index(name)
-            more = None if natural_dense is None else natural_dense[name][:, None]
-            mean, sd, error, _ = (float(a[0]) for a in posterior.weighted.moments(natural[name][:, None], more))
-            # quantiles in the unconstrained coordinate, where a correction cannot leave the parameter's range
-            quantiles, _ = posterior.weighted.quantiles(plain[:, [k]], None if further is None else further[:, [k]], p)
-            order = np.argsort(p)
-            q = quantiles[:, 0]
-            q[order] = np.maximum.accumulate(q[order])
-            values = hyper.coordinates[name].natural(q)
-            ess = (sd / error) ** 2 if error > 1e-8 * sd else np.nan
-            rows[name] = [mean, sd, *values, ess, error]
-        return rows
+        return explored_rows(self.posterior, self.hyper, NAMES, p)
 
     @cached_property
     def few(self) -> tuple[Nodes, Floats]:

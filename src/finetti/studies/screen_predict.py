@@ -45,8 +45,7 @@ def predict(screen: Screen, se: Any = None, probs: npt.ArrayLike = (0.05, 0.5, 0
     mean, variance, agree = np.empty(n), np.empty(n), np.empty(n)
     for rows in pieces(n, nodes.n):
         found = at_nodes(tests, screen.slab, nodes, rows=rows)
-        w = weights[:, None] if weights.ndim == 1 else weights[:, tests.group[rows]]
-        w = w / w.sum(axis=0)
+        w = tests.node_weights(weights, rows)
         layer = which[:, None]
         scale = new[layer if new.shape[0] > 1 else np.zeros_like(layer), rows]
         centre = nodes.mu[:, None] * scale + found.mean

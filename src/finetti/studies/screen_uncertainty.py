@@ -96,8 +96,7 @@ def _parts(screen: Screen) -> tuple[Floats, Floats, Floats]:
     out = np.empty((3, screen.n_tests))
     for rows in pieces(screen.n_tests, nodes.n):
         found = at_nodes(screen.tests, screen.slab, nodes, rows=rows)
-        w = weights[:, None] if weights.ndim == 1 else weights[:, screen.tests.group[rows]]
-        w = w / w.sum(axis=0)
+        w = screen.tests.node_weights(weights, rows)
         mean = np.sum(w * found.mean, axis=0)
         out[0, rows] = np.sum(w * found.within, axis=0)
         out[1, rows] = np.sum(w * found.null_or_not, axis=0)
